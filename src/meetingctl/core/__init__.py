@@ -1,0 +1,1 @@
+"""Values and rules that every part shares. Imports the standard library only."""

@@ -1,0 +1,77 @@
+"""Files: the one safe way to join a name to a root, atomic writes, and where things live by default."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from meetingctl.core.errors import InvalidInput
+
+_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+
+
+def safe_join(root: Path, *parts: str) -> Path:
+    """Join names that came from outside to a root, and refuse everything that could leave it.
+
+    Each part is one plain file name. Raises: InvalidInput for separators, `..`, a leading dot, escapes, NUL, look-alike
+    letters, more than 128 characters, or a symbolic link on the way.
+    """
+    path = root
+    for part in parts:
+        if not _PART.fullmatch(part) or part.endswith("."):
+            raise InvalidInput("Invalid path", hint="names have letters, digits, dots, dashes and underscores")
+        path = path / part
+        if path.is_symlink():
+            raise InvalidInput("Invalid path", hint="symbolic links are not followed")
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise InvalidInput("Invalid path")
+    return path
+
+
+def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+    """Replace a file in one step: temporary file in the same folder, fsync, rename, fsync of the folder."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def home_of(env: Mapping[str, str]) -> Path:
+    """Return the home directory that the environment names."""
+    return Path(env.get("HOME") or "~").expanduser()
+
+
+def user_config_dir(env: Mapping[str, str]) -> Path:
+    """Return `$XDG_CONFIG_HOME/meetingctl`."""
+    return Path(env.get("XDG_CONFIG_HOME") or home_of(env) / ".config") / "meetingctl"
+
+
+def user_cache_dir(env: Mapping[str, str]) -> Path:
+    """Return `$XDG_CACHE_HOME/meetingctl`."""
+    return Path(env.get("XDG_CACHE_HOME") or home_of(env) / ".cache") / "meetingctl"
+
+
+def default_data_dir(env: Mapping[str, str]) -> Path:
+    """Return where a server keeps its data: systemd's state directory, or `$XDG_DATA_HOME/meetingctl`."""
+    if state := env.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0])
+    return Path(env.get("XDG_DATA_HOME") or home_of(env) / ".local" / "share") / "meetingctl"
