@@ -11,7 +11,8 @@ line, the status of the HTTP API and a stable slug.
     ├── NotFound               1   404  not_found           look for the right name
     ├── Conflict               1   409  conflict            choose another name, or look at what is there
     ├── AuthError              4   401  unauthenticated     log in
-    │   └── Forbidden          4   403  forbidden           ask somebody with a higher role
+    │   ├── Forbidden          4   403  forbidden           ask somebody with a higher role
+    │   └── HostKeyChanged     4   403  host_key_changed    compare fingerprints, then trust the new key
     ├── Busy                  75   503  busy                try again later
     │   └── RateLimited       75   429  rate_limited        wait `retry_after_s`, then try again
     ├── StorageFull            1   507  storage_full        free some space
@@ -86,6 +87,12 @@ class Forbidden(AuthError):
     """The credential is right, its role is too low or the object refuses."""
 
     exit_code, http_status, code = 4, 403, "forbidden"
+
+
+class HostKeyChanged(AuthError):
+    """A machine presents another SSH host key than the pinned one."""
+
+    exit_code, http_status, code = 4, 403, "host_key_changed"
 
 
 class Busy(MeetingctlError):
