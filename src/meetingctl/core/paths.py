@@ -32,13 +32,18 @@ def safe_join(root: Path, *parts: str) -> Path:
     return path
 
 
-def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
-    """Replace a file in one step: temporary file in the same folder, fsync, rename, fsync of the folder."""
+def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+    """Replace a file in one step: temporary file in the same folder, fsync, rename, fsync of the folder.
+
+    `owner` is user and group id; without it the file belongs to the writer.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
             os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
