@@ -1,0 +1,7 @@
+"""From the operator to a device over SSH.
+
+hosts       which host key a device must show
+route       which way leads to it: a direct address or the tunnel
+session     a connection and one command on it
+openssh     the command line of OpenSSH's own client
+"""
