@@ -1,0 +1,207 @@
+"""One run of the command line: its options, its settings, its output, its connection to the server.
+
+`main` makes it, the global options fill it, and every command gets it as `ctx.obj`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from meetingctl.cli.output import Output, choose_color, choose_format
+from meetingctl.core.errors import MeetingctlError, UsageError
+
+if TYPE_CHECKING:
+    import typer
+
+    from meetingctl.cli.layers import Places, Sources
+    from meetingctl.client import FleetClient
+    from meetingctl.core.secret import Secret
+    from meetingctl.core.settings import Resolved, Settings
+
+# Global option -> setting; the others choose where settings come from, or are about questions.
+_SETTING_OPTIONS = ("server_url", "output", "color", "timeout_s")
+
+
+class Invocation:
+    """What a command may know of how it was called."""
+
+    def __init__(self, env: Mapping[str, str], argv: tuple[str, ...] = ()) -> None:
+        self.env = env
+        self.argv = argv
+        self.options: dict[str, Any] = {}
+        self._extra: dict[str, object] = {}
+
+    # Settings.
+
+    @cached_property
+    def places(self) -> Places:
+        """The files of this run."""
+        from meetingctl.cli.layers import places_of
+
+        return places_of(self.env, self.options.get("config"))
+
+    @cached_property
+    def sources(self) -> Sources:
+        """The parsed files and the profile. Raises: ConfigError, UsageError."""
+        from meetingctl.cli.layers import read_sources
+
+        return read_sources(self.places, self.env, self.options.get("profile"))
+
+    @cached_property
+    def resolved(self) -> Resolved:
+        """Settings with their origins. Raises: ConfigError, UsageError."""
+        from meetingctl.cli.layers import fold, read_local_credentials
+
+        resolved = fold(self.sources, self.env, self._command_line())
+        if not resolved.settings.api_key:
+            local = read_local_credentials(resolved.settings.data_dir or self.places.data_dir)
+            if local is not None:
+                resolved = fold(self.sources, self.env, self._command_line(), local)
+        self._set_up_logging(resolved.settings)
+        return resolved
+
+    @property
+    def settings(self) -> Settings:
+        return self.resolved.settings
+
+    def set_options(self, **values: object) -> None:
+        """Let a command's own options win over all other layers; None and empty lists are options not given."""
+        self._extra |= {key: value for key, value in values.items() if value is not None and value != []}
+        self.__dict__.pop("resolved", None)
+
+    def _command_line(self) -> dict[str, object]:
+        layer = {key: self.options[key] for key in _SETTING_OPTIONS if key in self.options}
+        if self.options.get("verbose"):
+            layer["log_level"] = "debug"
+        elif self.options.get("quiet"):
+            layer["log_level"] = "error"
+        return layer | self._extra
+
+    def _set_up_logging(self, settings: Settings) -> None:
+        from meetingctl.core.log import set_up_logging
+
+        style = settings.log_format or ("json" if self.env.get("JOURNAL_STREAM") else "text")
+        set_up_logging(level=settings.log_level, style=style)
+
+    @property
+    def data_dir(self) -> Path:
+        """Where a server on this machine keeps its data."""
+        return self.settings.data_dir or self.places.data_dir
+
+    # Output.
+
+    @property
+    def is_json(self) -> bool:
+        """Say whether the command line asks for JSON, also before the settings are known or when they are broken."""
+        if "output" in self.options:
+            return self.options["output"] in {"json", "ndjson"}
+        return self._asks_for_json() or self.env.get("MEETINGCTL_OUTPUT", "") in {"json", "ndjson"}
+
+    def _asks_for_json(self) -> bool:
+        words = self.argv[: self.argv.index("--")] if "--" in self.argv else self.argv
+        pairs = zip(words, [*words[1:], ""], strict=False)
+        return "--json" in words or any(
+            word in {"--output=json", "--output=ndjson", "-ojson", "-ondjson"}
+            or (word in {"-o", "--output"} and value in {"json", "ndjson"})
+            for word, value in pairs
+        )
+
+    @cached_property
+    def out(self) -> Output:
+        """The output as the settings want it. Raises: ConfigError, UsageError."""
+        return self._output(self.settings.output, self.settings.color)
+
+    @property
+    def error_out(self) -> Output:
+        """An output for errors, which works when the settings do not."""
+        when = self.options.get("color", "auto")
+        if not self.is_json:
+            with suppress(MeetingctlError):
+                return self.out
+            return self._output("plain", when)
+        wanted = self.options.get("output")
+        return self._output(wanted if wanted in {"json", "ndjson"} else "json", when)
+
+    def _output(self, wanted: str, when: str) -> Output:
+        def color(stream: Any) -> bool:
+            return choose_color(
+                when,
+                is_terminal=stream.isatty(),
+                no_color=self.env.get("NO_COLOR", ""),
+                force_color=self.env.get("FORCE_COLOR", ""),
+                term=self.env.get("TERM", ""),
+            )
+
+        return Output(
+            style=choose_format(wanted, is_terminal=sys.stdout.isatty()),
+            color=color(sys.stdout),
+            error_color=color(sys.stderr),
+            quiet=bool(self.options.get("quiet")),
+            verbose=bool(self.options.get("verbose")),
+        )
+
+    # Questions.
+
+    @property
+    def may_ask(self) -> bool:
+        """Say whether somebody is there to answer."""
+        return not self.options.get("no_input") and sys.stdin.isatty() and sys.stderr.isatty()
+
+    def confirm(self, question: str) -> None:
+        """Ask before something that cannot be undone. Raises: UsageError off a terminal without --yes, or for a no."""
+        if self.options.get("yes"):
+            return
+        if not self.may_ask:
+            raise UsageError(f"{question} cannot ask here", hint="add --yes to go ahead")
+        import typer
+
+        if not typer.confirm(question, err=True):
+            raise UsageError("not done: the answer was no")
+
+    def read_secret(self, prompt: str, *, flag: str) -> Secret:
+        """Ask for a secret without showing it, or read it from standard input when that is no terminal.
+
+        Raises: UsageError naming `flag` when neither is possible.
+        """
+        from meetingctl.core.secret import Secret
+
+        if sys.stdin.isatty():
+            if not self.may_ask:
+                raise UsageError(f"{prompt}: cannot ask here", hint=f"use {flag}, or standard input")
+            import typer
+
+            return Secret(str(typer.prompt(prompt, hide_input=True, err=True)).strip())
+        if text := sys.stdin.readline(4096).strip():
+            return Secret(text)
+        raise UsageError(f"{prompt}: standard input is empty", hint=f"use {flag}, or standard input")
+
+    # The server.
+
+    @contextmanager
+    def open_client(self, *, token_code: Secret | None = None) -> Iterator[FleetClient]:
+        """Open the fleet API with the settings' address and key, or as a device with its token code."""
+        from meetingctl.client import FleetClient
+
+        settings = self.settings
+        key = settings.api_key if settings.api_key and token_code is None else None
+        with FleetClient(
+            settings.server_url, api_key=key, token_code=token_code, timeout_s=settings.timeout_s
+        ) as client:
+            yield client
+
+    def fail(self, message: str, *, hint: str | None = None) -> NoReturn:
+        """Raise: UsageError."""
+        raise UsageError(message, hint=hint)
+
+
+def of(ctx: typer.Context) -> Invocation:
+    """Return the invocation of a command's context."""
+    invocation = ctx.obj
+    if not isinstance(invocation, Invocation):
+        raise TypeError("a command runs below cli.main.main")
+    return invocation

@@ -1,0 +1,150 @@
+"""The `meetingctl` command: the table of commands, the environment, and the one place where errors become text.
+
+To add a command: write `cli/NOUN.py` with `app = Noun()` and functions under `@app.command("VERB")` (or one function
+under `@verb("NAME")`), then add one row to `COMMANDS`. Take `ctx: typer.Context`, get `run = of(ctx)`, call the domain
+function, print with `run.out`. Import anything heavy inside the function. Raise leaves of `core/errors.py` and never
+print an error. The docstring is the help: one line, then `Examples:` with lines that run. `make completions docs`
+renews the generated files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_group
+
+from meetingctl import __version__
+from meetingctl.cli.invocation import Invocation
+from meetingctl.cli.tree import Entry, LazyGroup
+from meetingctl.core.errors import MeetingctlError, UsageError
+
+COMMANDS = {
+    "login": Entry("meetingctl.cli.account:login", "Store the API key of a server."),
+    "logout": Entry("meetingctl.cli.account:logout", "Forget the stored API key."),
+    "whoami": Entry("meetingctl.cli.account:whoami", "Show who the server takes you for."),
+    "version": Entry("meetingctl.cli.about:version", "Show the version of meetingctl and of what it stands on."),
+    "help": Entry("meetingctl.cli.about:help_topic", "Explain a topic or a command."),
+    "config": Entry("meetingctl.cli.config:app", "Read and change the settings."),
+}
+
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+class Root(LazyGroup):
+    """`meetingctl` itself."""
+
+    entries = COMMANDS
+
+
+def _print_version(ctx: typer.Context, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        typer.echo(f"meetingctl {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="show the version", is_eager=True, expose_value=False, callback=_print_version),
+    ] = False,
+) -> None:
+    """Run a fleet of Raspberry Pi cameras behind NAT.
+
+    Examples:
+      meetingctl login --server-url https://fleet.example.org
+      meetingctl doctor
+      meetingctl help exit-codes
+    """
+
+
+def root_command() -> Any:
+    """Build the root of the command tree; the commands below it load when they are called."""
+    app = typer.Typer(
+        cls=Root,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback(options_metavar="[OPTIONS]")(_root)
+    return get_group(app)
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:], os.environ))
+
+
+def run(args: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run one command line and return its exit code. Every error of every command ends here."""
+    invocation = Invocation(env, tuple(args))
+    try:
+        code = _dispatch(args, invocation)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _drop_output()
+        return EXIT_BROKEN_PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except MeetingctlError as error:
+        return _report(invocation, error)
+    except typer.TyperException as error:
+        return _report(invocation, _usage_error(error))
+    except OSError as error:
+        if error.filename is None:
+            return _report_bug(invocation, error)
+        return _report(invocation, MeetingctlError(f"{error.filename}: {(error.strerror or str(error)).lower()}"))
+    except Exception as error:
+        return _report_bug(invocation, error)
+
+
+def _dispatch(args: Sequence[str], invocation: Invocation) -> int:
+    root = root_command()
+    try:
+        with root.make_context("meetingctl", list(args), obj=invocation) as ctx:
+            result = root.invoke(ctx)
+    except typer.Exit as done:
+        return done.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def _usage_error(error: typer.TyperException) -> MeetingctlError:
+    """Put Typer's complaint into our form, with the command's help as the hint."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    path = getattr(getattr(error, "ctx", None), "command_path", "meetingctl")
+    return UsageError(text[:1].lower() + text[1:], hint=f"{path} --help")
+
+
+def _report(invocation: Invocation, error: MeetingctlError) -> int:
+    try:
+        invocation.error_out.fail(error)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+    return error.exit_code
+
+
+def _report_bug(invocation: Invocation, error: Exception) -> int:
+    """Keep the traceback in a file, and name the file."""
+    from meetingctl.cli.crash import write_crash_report
+
+    path = write_crash_report(invocation.places.cache_dir, error, invocation.argv)
+    kind = type(error).__name__
+    where = f"see {path}" if path else "the report could not be written; run again with PYTHONFAULTHANDLER=1"
+    return _report(invocation, MeetingctlError(f"unexpected {kind}: this is a fault of meetingctl", hint=where))
+
+
+def _drop_output() -> None:
+    """Let the interpreter's last flush go nowhere, because nobody reads any more."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
