@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = Noun()
 
 
-class Way(str, Enum):
+class Way(StrEnum):
     """Which way to take; the names are the words of `--via`."""
 
     auto = "auto"
@@ -145,7 +145,7 @@ def open_shell(
     with _open_access(run, target, None) as (access, parsed):
         route = asyncio.run(access.verify(parsed, via=via.value))
         argv = plan_ssh(
-            _name(parsed),
+            parsed,
             route,
             login=access.login_for(parsed),
             known_hosts=access.pins.path,
@@ -190,12 +190,13 @@ def trust_host(
         pinned = access.pins.pinned(name)
         if wanted is not None and offered.fingerprint != wanted:
             raise HostKeyChanged(
-                f"{name}: {route} shows {offered.fingerprint}, not {wanted}", hint=f"meetingctl remote ssh {name} -v"
+                f"{parsed}: {route} shows {offered.fingerprint}, not {wanted}",
+                hint="ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub  (on the device)",
             )
         is_change = (offered,) != pinned
         if is_change and not dry_run:
             if wanted is None:
-                run.confirm(f"Trust {offered.kind} {offered.fingerprint}, shown at {route}, as {name}?")
+                run.confirm(f"Trust {offered.kind} {offered.fingerprint}, shown at {route}, as {parsed}?")
             access.pins.pin(name, offered)
     replaced = [key.fingerprint for key in pinned if key != offered]
     run.out.value(
@@ -226,8 +227,9 @@ def untrust_host(ctx: typer.Context, target: TargetArgument, dry_run: DryRunOpti
     name = _name(parsed)
     pins = HostKeys(_known_hosts(run))
     removed = [key.fingerprint for key in (pins.pinned(name) if dry_run else pins.unpin(name))]
-    if not removed:
-        run.out.note(f"{name}: no host key was pinned")
+    if not removed and not run.is_json:
+        run.out.note(f"{parsed}: no host key was pinned")
+        return
     run.out.value(
         {"target": str(parsed), "removed": removed, "changed": bool(removed) and not dry_run},
         text="\n".join(f"{name}\t{key}" for key in removed),

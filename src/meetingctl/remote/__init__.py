@@ -4,4 +4,5 @@ hosts       which host key a device must show
 route       which way leads to it: a direct address or the tunnel
 session     a connection and one command on it
 openssh     the command line of OpenSSH's own client
+access      the three together: what the commands call
 """

@@ -79,12 +79,12 @@ def judge_host_key(pinned: Sequence[HostKey], offered: HostKey) -> Verdict:
     return "changed" if pinned else "new"
 
 
-def describe_change(name: str, where: str, pinned: Sequence[HostKey], offered: HostKey) -> HostKeyChanged:
+def describe_change(target: Target, where: str, pinned: Sequence[HostKey], offered: HostKey) -> HostKeyChanged:
     """Build the refusal of a changed key: both fingerprints, and the command that accepts the new one."""
     known = ", ".join(key.fingerprint for key in pinned)
     return HostKeyChanged(
-        f"{name}: the host key at {where} is not the pinned one: pinned {known}, offered {offered.fingerprint}",
-        hint=f"meetingctl remote trust {name} --fingerprint {offered.fingerprint}  "
+        f"{target}: the host key at {where} is not the pinned one: pinned {known}, offered {offered.fingerprint}",
+        hint=f"meetingctl remote trust {target} --fingerprint {offered.fingerprint}  "
         "(only after the device itself shows this fingerprint)",
     )
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meetingctl.core.errors import MeetingctlError
+from meetingctl.core.target import Target
+from meetingctl.remote.hosts import name_host
 from meetingctl.remote.route import Route
 from meetingctl.remote.session import KEEPALIVE_MISSES, KEEPALIVE_S, Login
 
@@ -19,10 +21,12 @@ def find_ssh() -> str:
     return path
 
 
-def plan_ssh(name: str, route: Route, *, login: Login, known_hosts: Path, command: Sequence[str] = ()) -> list[str]:
+def plan_ssh(
+    target: Target, route: Route, *, login: Login, known_hosts: Path, command: Sequence[str] = ()
+) -> list[str]:
     """Return the argv of an interactive session, or of one command, on a device whose host key is pinned."""
     options = [
-        f"HostKeyAlias={name}",
+        f"HostKeyAlias={name_host(target)}",
         f"UserKnownHostsFile={_quote_path(known_hosts)}",
         "GlobalKnownHostsFile=none",
         "StrictHostKeyChecking=yes",

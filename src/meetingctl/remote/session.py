@@ -18,7 +18,8 @@ import asyncssh
 from meetingctl.core.errors import AuthError, ConfigError, MeetingctlError, TransportLost, Unreachable
 from meetingctl.core.net import join_endpoint
 from meetingctl.core.secret import Secret
-from meetingctl.remote.hosts import HostKey, HostKeys, describe_change, judge_host_key
+from meetingctl.core.target import Target
+from meetingctl.remote.hosts import HostKey, HostKeys, describe_change, judge_host_key, name_host
 from meetingctl.remote.route import Note, Route
 
 KEEPALIVE_S = 15
@@ -90,15 +91,16 @@ async def fetch_host_key(route: Route, *, prefer: Sequence[HostKey] = (), timeou
     return HostKey(key.public_data)
 
 
-def check_host_key(name: str, route: Route, offered: HostKey, pins: HostKeys, note: Note) -> None:
+def check_host_key(target: Target, route: Route, offered: HostKey, pins: HostKeys, note: Note) -> None:
     """Pin a host's first key; accept a known one. Raises: HostKeyChanged."""
+    name = name_host(target)
     pinned = pins.pinned(name)
     match judge_host_key(pinned, offered):
         case "changed":
-            raise describe_change(name, str(route), pinned, offered)
+            raise describe_change(target, str(route), pinned, offered)
         case "new":
             pins.pin(name, offered)
-            note(f"{name}: first contact, host key {offered.fingerprint} pinned, seen at {route}")
+            note(f"{target}: first contact, host key {offered.fingerprint} pinned, seen at {route}")
         case "known":
             pass
 
@@ -117,34 +119,35 @@ class _Verifier(asyncssh.SSHClient):
 
 @contextlib.asynccontextmanager
 async def connect(
-    name: str, route: Route, *, login: Login, pins: HostKeys, connect_s: float, note: Note
+    target: Target, route: Route, *, login: Login, pins: HostKeys, connect_s: float, note: Note
 ) -> AsyncIterator[asyncssh.SSHClientConnection]:
     """Log in to the device at the end of a route; the key is pinned only after a login that succeeded.
 
     Raises: HostKeyChanged, AuthError, Unreachable, ConfigError for an identity that cannot be read.
     """
-    verifier = _Verifier(pins.pinned(name))
+    pinned = pins.pinned(name_host(target))
+    verifier = _Verifier(pinned)
     try:
         async with asyncio.timeout(connect_s):
-            connection = await _open(verifier, pins.pinned(name), route, login)
+            connection = await _open(verifier, pinned, route, login)
     except asyncssh.HostKeyNotVerifiable as exc:
         if verifier.offered is None:
-            raise Unreachable(f"{name}: {route} shows no usable host key: {exc}") from exc
-        raise describe_change(name, str(route), pins.pinned(name), verifier.offered) from exc
+            raise Unreachable(f"{target}: {route} shows no usable host key: {exc}") from exc
+        raise describe_change(target, str(route), pinned, verifier.offered) from exc
     except asyncssh.PermissionDenied as exc:
         raise AuthError(
-            f"{name}: {login.user} may not log in at {route}: {exc.reason}",
+            f"{target}: {login.user} may not log in at {route}: {exc.reason}",
             hint="name a key with --identity FILE, or a password with --ask-password",
         ) from exc
     except TimeoutError as exc:
-        raise Unreachable(f"{name}: no SSH login at {route} within {connect_s:g} s") from exc
+        raise Unreachable(f"{target}: no SSH login at {route} within {connect_s:g} s") from exc
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as exc:
         raise ConfigError(f"cannot use the key {login.identity}: {exc}", hint=f"ssh-add {login.identity}") from exc
     except (OSError, asyncssh.Error) as exc:
-        raise Unreachable(f"{name}: no SSH login at {route}: {exc}") from exc
+        raise Unreachable(f"{target}: no SSH login at {route}: {exc}") from exc
     try:
         if verifier.offered is not None:
-            check_host_key(name, route, verifier.offered, pins, note)
+            check_host_key(target, route, verifier.offered, pins, note)
         yield connection
     finally:
         connection.abort()

@@ -1,0 +1,118 @@
+"""What an operator may do with one device: run a command, and learn its host key.
+
+Ties the three parts together: the pins say which key to expect, the routes say where, the session does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+
+from meetingctl.core.errors import InvalidInput
+from meetingctl.core.target import AddressTarget, DeviceTarget, Target
+from meetingctl.remote.hosts import HostKey, HostKeys, name_host
+from meetingctl.remote.route import Note, Route, RouteFinder, Via, address_routes, reach
+from meetingctl.remote.session import (
+    Login,
+    Outcome,
+    Write,
+    check_host_key,
+    connect,
+    fetch_host_key,
+    join_command,
+    run_command,
+    wrap_sudo,
+)
+
+CAPTURE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to get at devices. `finder` is None when only addresses are used; `note` is shown, `detail` with -v only."""
+
+    finder: RouteFinder | None
+    pins: HostKeys
+    login: Login
+    connect_s: float
+    note: Note
+    detail: Note
+
+    def routes(
+        self, target: Target, *, via: Via = "auto", is_first_contact: bool = False
+    ) -> AsyncGenerator[Route, None]:
+        """Return the ways to a target. Raises: InvalidInput for a target of many."""
+        match target:
+            case AddressTarget():
+                return address_routes(target)
+            case DeviceTarget() if self.finder is not None:
+                is_pinned = bool(self.pins.pinned(name_host(target))) and not is_first_contact
+                return self.finder.routes(target.key, is_pinned=is_pinned, via=via)
+            case _:
+                raise InvalidInput(f"{target}: names more than one device", hint="use a device key or user@host[:port]")
+
+    def login_for(self, target: Target) -> Login:
+        """Return who logs in: the user of an address that names one, else the configured one."""
+        return replace(self.login, user=target.user) if isinstance(target, AddressTarget) else self.login
+
+    async def run(
+        self,
+        target: Target,
+        command: list[str],
+        *,
+        stdout: Write,
+        stderr: Write,
+        with_sudo: bool = False,
+        via: Via = "auto",
+    ) -> tuple[Route, Outcome]:
+        """Run one command on one device. Raises: what `connect` and `run_command` raise."""
+        login, line = self.login_for(target), join_command(command)
+        stdin = b""
+        if with_sudo:
+            line = wrap_sudo(line, has_password=bool(login.password))
+            stdin = f"{login.password.reveal()}\n".encode() if login.password else b""
+
+        async def use(route: Route) -> tuple[Route, Outcome]:
+            async with connect(
+                target, route, login=login, pins=self.pins, connect_s=self.connect_s, note=self.note
+            ) as connection:
+                return route, await run_command(connection, line, stdout=stdout, stderr=stderr, stdin=stdin)
+
+        return await reach(str(target), self.routes(target, via=via), use, self.detail)
+
+    async def verify(self, target: Target, *, via: Via = "auto") -> Route:
+        """Find the way to a device whose host key is the pinned one, or becomes it. Raises: HostKeyChanged."""
+
+        async def use(route: Route) -> Route:
+            pinned = self.pins.pinned(name_host(target))
+            offered = await fetch_host_key(route, prefer=pinned, timeout_s=self.connect_s)
+            check_host_key(target, route, offered, self.pins, self.note)
+            return route
+
+        return await reach(str(target), self.routes(target, via=via), use, self.detail)
+
+    async def see_host_key(self, target: Target, *, via: Via = "auto") -> tuple[Route, HostKey]:
+        """Return the host key that a device shows now, whatever is pinned."""
+
+        async def use(route: Route) -> tuple[Route, HostKey]:
+            return route, await fetch_host_key(route, timeout_s=self.connect_s)
+
+        return await reach(str(target), self.routes(target, via=via, is_first_contact=True), use, self.detail)
+
+
+class CappedOutput:
+    """Keeps the first bytes of an output that goes into one JSON object."""
+
+    def __init__(self, cap_bytes: int = CAPTURE_BYTES) -> None:
+        self._kept = bytearray()
+        self._cap_bytes = cap_bytes
+        self.is_cut = False
+
+    def write(self, chunk: bytes) -> None:
+        room_bytes = self._cap_bytes - len(self._kept)
+        self._kept += chunk[:room_bytes]
+        self.is_cut = self.is_cut or len(chunk) > room_bytes
+
+    @property
+    def text(self) -> str:
+        return self._kept.decode("utf-8", "replace")
