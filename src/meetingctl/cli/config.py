@@ -33,6 +33,13 @@ def _plain_value(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
+def describe_settings(run: Invocation) -> list[dict[str, Any]]:
+    """Return every setting as a row of key, value, origin, group and help; secrets are hidden."""
+    from meetingctl.core.settings import setting_infos
+
+    return [_row(run, key) | {"group": info.group, "help": info.help} for key, info in setting_infos().items()]
+
+
 def _row(run: Invocation, key: str) -> dict[str, Any]:
     resolved = run.resolved
     return {"key": key, "value": _plain_value(getattr(resolved.settings, key)), "origin": resolved.origins[key]}
@@ -149,15 +156,8 @@ def list_settings(
       meetingctl config list --origin --group tunnel
       meetingctl config list --filter "key=tunnel_*" --json
     """
-    from meetingctl.core.settings import setting_infos
-
     run = of(ctx)
-    infos = setting_infos()
-    rows = [
-        _row(run, key) | {"group": info.group, "help": info.help}
-        for key, info in infos.items()
-        if group in {"", info.group}
-    ]
+    rows = [row for row in describe_settings(run) if group in {"", row["group"]}]
     columns = ("key", "value", "origin") if origin else ("key", "value", "help")
     run.out.rows(rows, columns, empty=f"no settings in group {group!r}", fields=fields, filters=filters)
 

@@ -28,8 +28,11 @@ COMMANDS = {
     "logout": Entry("meetingctl.cli.account:logout", "Forget the stored API key."),
     "whoami": Entry("meetingctl.cli.account:whoami", "Show who the server takes you for."),
     "version": Entry("meetingctl.cli.about:version", "Show the version of meetingctl and of what it stands on."),
+    "doctor": Entry("meetingctl.cli.doctor:doctor", "Check this installation and its connection to the server."),
     "help": Entry("meetingctl.cli.about:help_topic", "Explain a topic or a command."),
     "config": Entry("meetingctl.cli.config:app", "Read and change the settings."),
+    "remote": Entry("meetingctl.cli.remote:app", "Reach a device over SSH."),
+    "completion": Entry("meetingctl.cli.completion:app", "Complete commands with the Tab key of a shell."),
 }
 
 EXIT_INTERRUPTED = 130

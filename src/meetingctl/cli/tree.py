@@ -179,7 +179,7 @@ class Group(TyperGroup):
         _write_help_text(self.help or "", formatter)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        commands: list[tuple[str, Any]] = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary_of(command)) for name, command in commands if not command.hidden])
 
