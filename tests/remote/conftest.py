@@ -1,0 +1,119 @@
+"""A device for the remote commands: a real SSH server on loopback, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from meetingctl.demo.sshd import listen, load_key
+from meetingctl.remote.hosts import HostKey
+
+
+@dataclass
+class Device:
+    """Where the server listens, and the keys of both sides."""
+
+    folder: Path
+    host_key: asyncssh.SSHKey
+    identity: Path
+    port: int = 0
+
+    @property
+    def target(self) -> str:
+        return f"anyone@127.0.0.1:{self.port}"
+
+    @property
+    def offered(self) -> HostKey:
+        return HostKey(self.host_key.public_data)
+
+
+class LoopThread:
+    """An event loop in a thread, for servers that a synchronous test talks to."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
+
+    def close(self) -> None:
+        self.run(self._end_tasks())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+
+    async def _end_tasks(self) -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+def loop_thread() -> Iterator[LoopThread]:
+    thread = LoopThread()
+    yield thread
+    thread.close()
+
+
+@pytest.fixture
+def device(tmp_path: Path, loop_thread: LoopThread) -> Iterator[Device]:
+    keys = tmp_path / "device"
+    host_key, visitor_key = load_key(keys / "host_key", "host"), load_key(keys / "id", "visitor")
+    server = loop_thread.run(
+        listen("127.0.0.1", 0, host_key=host_key, visitor_key=visitor_key, path=os.environ["PATH"])
+    )
+    yield Device(keys, host_key, keys / "id", server.get_port())
+
+    async def close() -> None:
+        server.close()
+        for connection in list(server.get_connections()) if hasattr(server, "get_connections") else []:
+            connection.abort()
+        await server.wait_closed()
+
+    loop_thread.run(close())
+
+
+@dataclass
+class CommandLine:
+    """Runs `meetingctl` as a user with an empty home would."""
+
+    home: Path
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.home / ".config/meetingctl/known_hosts"
+
+    def start(self, *args: str, **more) -> subprocess.Popen[bytes]:
+        plain = {"HOME": str(self.home), "PATH": os.environ["PATH"]}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, "-m", "meetingctl", *args],
+            **{"env": plain, "stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, **more},
+        )
+
+    def __call__(self, *args: str, **more) -> subprocess.CompletedProcess[bytes]:
+        with self.start(*args, **more) as process:
+            try:
+                out, err = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+
+@pytest.fixture
+def meetingctl(tmp_path: Path) -> CommandLine:
+    home = tmp_path / "home"
+    home.mkdir()
+    return CommandLine(home)

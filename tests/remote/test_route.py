@@ -1,0 +1,140 @@
+import asyncio
+import socket
+
+import pytest
+
+from meetingctl.core.errors import AuthError, HostKeyChanged, MeetingctlError, Unreachable
+from meetingctl.remote.route import Direct, Route, host_of_url, plan_ways, reach, read_banner
+
+DIRECT = Route("192.0.2.7", 22, "direct", "test")
+TUNNEL = Route("127.0.0.1", 9050, "tunnel", "test")
+
+
+def plan(device, *, is_pinned=True, server=(), via="auto"):
+    return plan_ways(device, is_pinned=is_pinned, server_addresses=server, via=via)
+
+
+def test_a_pinned_device_is_tried_directly_first_and_lan_before_the_rest():
+    found = plan({"ip_address": "198.51.100.4", "ip_lan": "192.168.1.7", "local_ports": {"ssh": 2222}})
+    assert found.ways == ("direct", "tunnel")
+    assert found.direct == (Direct("192.168.1.7", 2222, "ip_lan"), Direct("198.51.100.4", 2222, "ip_address"))
+
+
+def test_the_first_contact_prefers_the_tunnel():
+    assert plan({"ip_lan": "192.168.1.7"}, is_pinned=False).ways == ("tunnel", "direct")
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "0.0.0.0", "fe80::1", "224.0.0.1", "203.0.113.9", "no address"]
+)
+def test_addresses_that_lead_elsewhere_are_passed_over_with_a_reason(address):
+    found = plan({"ip_lan": address}, server={"203.0.113.9"})
+    assert found.ways == ("tunnel",)
+    assert found.direct == ()
+    assert len(found.passed_over) == 1
+    assert address in found.passed_over[0]
+
+
+def test_one_way_can_be_asked_for():
+    device = {"ip_lan": "192.168.1.7", "ip_address": "192.168.1.7"}
+    assert plan(device, via="tunnel").ways == ("tunnel",)
+    assert plan(device, via="direct").ways == ("direct",)
+    assert len(plan(device).direct) == 1
+    assert plan({}, via="direct").ways == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("ssh -p 9050 device@gate.example", "gate.example"),
+        ("ssh -p 9050 device@fd00::7", "fd00::7"),
+        ("scp -P 9050 device@[fd00::7]:", "fd00::7"),
+        ("tcp://gate.example:9050", "gate.example"),
+    ],
+)
+def test_the_host_is_read_from_every_form_of_address(url, host):
+    assert host_of_url(url) == host
+
+
+def test_an_address_without_a_host_is_an_error():
+    with pytest.raises(MeetingctlError):
+        host_of_url("nonsense")
+
+
+async def routes(*found):
+    for item in found:
+        if isinstance(item, Exception):
+            raise item
+        yield item
+
+
+def reach_with(found, outcomes):
+    """Walk the routes; `outcomes` says what using each of them gives."""
+    notes: list[str] = []
+
+    async def use(route):
+        outcome = outcomes[route]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return asyncio.run(reach("cam-7", routes(*found), use, notes.append)), notes
+
+
+def test_a_stranger_at_the_direct_address_is_passed_over():
+    result, notes = reach_with([DIRECT, TUNNEL], {DIRECT: HostKeyChanged("another key"), TUNNEL: "in"})
+    assert result == "in"
+    assert any("another key" in note for note in notes)
+
+
+def test_another_key_in_the_tunnel_is_refused():
+    with pytest.raises(HostKeyChanged):
+        reach_with([TUNNEL, DIRECT], {TUNNEL: HostKeyChanged("another key"), DIRECT: "never"})
+
+
+def test_a_refused_login_is_final():
+    with pytest.raises(AuthError):
+        reach_with([DIRECT, TUNNEL], {DIRECT: AuthError("denied"), TUNNEL: "never"})
+
+
+def test_without_a_next_way_the_stranger_is_the_error():
+    with pytest.raises(HostKeyChanged):
+        reach_with([DIRECT], {DIRECT: HostKeyChanged("another key")})
+
+
+async def _serve_once(answer: bytes, *, hold: bool) -> Unreachable | str:
+    released = asyncio.Event()
+
+    async def talk(reader, writer):
+        writer.write(answer)
+        await writer.drain()
+        if hold:
+            await released.wait()
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        try:
+            return await read_banner("127.0.0.1", port, timeout_s=0.5)
+        except Unreachable as error:
+            return error
+        finally:
+            released.set()
+
+
+def test_a_banner_may_follow_other_lines():
+    assert asyncio.run(_serve_once(b"hello\r\nSSH-2.0-test\r\n", hold=True)) == "SSH-2.0-test"
+
+
+@pytest.mark.parametrize(
+    ("answer", "hold"), [(b"", True), (b"", False), (b"HTTP/1.1 400\r\n\r\n", False), (b"x" * 20_000, False)]
+)
+def test_what_is_no_ssh_server_is_unreachable(answer, hold):
+    assert isinstance(asyncio.run(_serve_once(answer, hold=hold)), Unreachable)
+
+
+def test_a_closed_port_is_unreachable():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(Unreachable):
+        asyncio.run(read_banner("127.0.0.1", port, timeout_s=2))
