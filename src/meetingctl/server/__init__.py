@@ -1,0 +1,1 @@
+"""The central services: one folder per concept, each with its store and its routes."""

@@ -1,0 +1,76 @@
+"""Compose the slices into one application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+import meetingctl
+from meetingctl.core.errors import MeetingctlError
+from meetingctl.server.audit.routes import router as audit_router
+from meetingctl.server.devices.presence_routes import router as presence_router
+from meetingctl.server.devices.registration import router as registration_router
+from meetingctl.server.devices.routes import router as devices_router
+from meetingctl.server.front import Front, error_body, error_headers
+from meetingctl.server.identity.routes import router as identity_router
+from meetingctl.server.metrics.routes import router as server_router
+from meetingctl.server.state import ServerState
+from meetingctl.server.tunnels.directory import RegistryDirectory
+from meetingctl.server.tunnels.proxy_routes import router as proxy_router
+from meetingctl.server.tunnels.routes import router as tunnels_router
+
+
+def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
+    """Return the framework's application with every route. Static paths come before `{device_key}`."""
+    api = FastAPI(
+        title="meetingctl",
+        summary="Meeting fleet API",
+        version=meetingctl.__version__,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    api.state.server = state
+    api.state.directory = directory
+    for router in (
+        presence_router,
+        registration_router,
+        devices_router,
+        tunnels_router,
+        proxy_router,
+        identity_router,
+        audit_router,
+        server_router,
+    ):
+        api.include_router(router)
+    api.add_exception_handler(MeetingctlError, _on_error)
+    api.add_exception_handler(HTTPException, _on_http_error)
+    api.add_exception_handler(RequestValidationError, _on_invalid)
+    return api
+
+
+def make_app(state: ServerState, directory: RegistryDirectory) -> Front:
+    """Return the whole application, front included."""
+    return Front(make_api(state, directory), state)
+
+
+def _on_error(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, MeetingctlError):
+        raise error
+    return JSONResponse(error_body(error, request.url.path), error.http_status, error_headers(error))
+
+
+def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    """Give the framework's own refusals (404, 405, a broken body) the contract's shape."""
+    if not isinstance(error, HTTPException):
+        raise error
+    text = {404: "Not found", 405: "Method not allowed"}.get(error.status_code, str(error.detail))
+    payload = error_body(MeetingctlError(text), request.url.path)
+    return JSONResponse(payload, error.status_code, dict(error.headers or {}))
+
+
+def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(error_body(MeetingctlError("Invalid request"), request.url.path), 400)

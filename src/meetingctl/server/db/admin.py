@@ -1,0 +1,171 @@
+"""What `meetingctl db` does to a database: migrate, status, backup, check, query.
+
+While a server runs, SQLite files are opened for reading only; writing goes through the API.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from meetingctl.core.errors import Busy, ConfigError, Conflict, InvalidInput, NotFound
+from meetingctl.core.settings import Settings
+from meetingctl.server.audit.chain import verify
+from meetingctl.server.db.engine import Database, database_url, open_database, translated_errors
+from meetingctl.server.db.migrate import current_revision
+from meetingctl.server.db.migrate import migrate as run_migrations
+from meetingctl.server.db.migrations import HEAD
+from meetingctl.server.db.schema import metadata
+
+QUERY_ROWS = 10_000
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings, data_dir: Path, *, create: bool = False) -> Iterator[tuple[Database, sa.URL]]:
+    url = database_url(settings.db_url, data_dir)
+    if url.get_backend_name() == "sqlite" and not create and not Path(str(url.database)).exists():
+        raise NotFound(f"no database at {url.database}", hint="meetingctl db migrate")
+    database = open_database(url, readers=1)
+    try:
+        yield database, url
+    finally:
+        database.close()
+
+
+def migrate(settings: Settings, data_dir: Path) -> dict[str, Any]:
+    """Bring the database to the newest revision. Returns {before, after, changed}."""
+    with _opened(settings, data_dir, create=True) as (database, _):
+        before, after = run_migrations(database)
+    return {"before": before, "after": after, "changed": before != after}
+
+
+def status(settings: Settings, data_dir: Path) -> dict[str, Any]:
+    """Return where the database is, its revision, size in bytes and rows per table."""
+    with _opened(settings, data_dir) as (database, url), database.read() as connection:
+        revision = current_revision(connection)
+        rows = {}
+        if revision is not None:
+            for table in metadata.sorted_tables:
+                rows[table.name] = connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+        return {
+            "database": url.render_as_string(hide_password=True),
+            "engine": _engine_version(connection),
+            "revision": revision,
+            "newest_revision": HEAD,
+            "up_to_date": revision == HEAD,
+            "size_bytes": _size_bytes(connection, url),
+            "rows": rows,
+        }
+
+
+def _engine_version(connection: sa.Connection) -> str:
+    if connection.dialect.name == "sqlite":
+        return f"SQLite {sqlite3.sqlite_version}"
+    return f"PostgreSQL {connection.exec_driver_sql('SHOW server_version').scalar()}"
+
+
+def _size_bytes(connection: sa.Connection, url: sa.URL) -> int:
+    if connection.dialect.name == "sqlite":
+        return sum(path.stat().st_size for suffix in ("", "-wal") if (path := Path(f"{url.database}{suffix}")).exists())
+    return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
+
+
+def backup(settings: Settings, data_dir: Path, to: Path) -> dict[str, Any]:
+    """Copy a SQLite database with the backup API, safe while a server runs. Returns {file, size_bytes}.
+
+    The copy appears under its name only when it is whole and passed an integrity check.
+    Raises: ConfigError on PostgreSQL (its own pg_dump does this), Conflict when the file exists.
+    """
+    with _opened(settings, data_dir) as (_, url):
+        if url.get_backend_name() != "sqlite":
+            raise ConfigError("db backup copies SQLite files", hint="use pg_dump for PostgreSQL")
+        if to.exists():
+            raise Conflict(f"{to} exists", hint="choose another name, or remove it")
+        partial = to.with_name(f".{to.name}.partial")
+        try:
+            _copy_sqlite(Path(str(url.database)), partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.rename(to)
+        except OSError as exc:
+            raise ConfigError(f"cannot write {to}: {exc.strerror}") from exc
+        finally:
+            partial.unlink(missing_ok=True)
+        return {"file": str(to), "size_bytes": to.stat().st_size}
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    if not target.parent.is_dir():
+        raise NotFound(f"no folder {target.parent}")
+    target.unlink(missing_ok=True)
+    with target.open("xb"):
+        target.chmod(0o600)
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as live:
+            with contextlib.closing(sqlite3.connect(target)) as copy:
+                live.backup(copy, pages=1000)
+                copy.execute("PRAGMA journal_mode=DELETE")
+                if (found := copy.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
+                    raise Busy(f"the copy failed its integrity check: {found}")
+    except sqlite3.Error as exc:
+        raise Busy(f"cannot copy {source}: {exc}") from exc
+
+
+def check(settings: Settings, data_dir: Path) -> dict[str, Any]:
+    """Check integrity, references, revision and the audit chain. Returns {ok, problems, audit_records}."""
+    problems: list[str] = []
+    with _opened(settings, data_dir) as (database, _), database.read() as connection:
+        if database.dialect == "sqlite":
+            problems += [
+                f"integrity: {row[0]}" for row in connection.exec_driver_sql("PRAGMA integrity_check") if row[0] != "ok"
+            ]
+            problems += [
+                f"reference: {row[0]} row {row[1]} points to a missing {row[2]}"
+                for row in connection.exec_driver_sql("PRAGMA foreign_key_check")
+            ]
+        revision = current_revision(connection)
+        if revision != HEAD:
+            problems.append(f"revision: {revision or 'none'}, newest is {HEAD}")
+            return {"ok": False, "problems": problems, "audit_records": 0}
+        records, first_bad = verify(connection)
+        if first_bad is not None:
+            problems.append(f"audit: record {first_bad} does not fit the chain")
+    return {"ok": not problems, "problems": problems, "audit_records": records}
+
+
+def query(settings: Settings, data_dir: Path, sql: str) -> list[dict[str, Any]]:
+    """Run one reading statement; at most 10,000 rows. Raises: InvalidInput for a statement that fails or writes."""
+    url = database_url(settings.db_url, data_dir)
+    if url.get_backend_name() == "sqlite":
+        return _query_sqlite(Path(str(url.database)), sql)
+    with _opened(settings, data_dir) as (database, _), translated_errors():
+        with database.writing.connect() as connection:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            try:
+                rows = connection.exec_driver_sql(sql).mappings().fetchmany(QUERY_ROWS)
+            except sa.exc.DBAPIError as exc:
+                raise InvalidInput(f"query failed: {exc.orig}") from exc
+            return [dict(row) for row in rows]
+
+
+def _query_sqlite(path: Path, sql: str) -> list[dict[str, Any]]:
+    from itertools import islice
+
+    import sqlite_utils
+
+    if not path.exists():
+        raise NotFound(f"no database at {path}", hint="meetingctl db migrate")
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        connection.execute("PRAGMA query_only=1")
+        return [dict(row) for row in islice(sqlite_utils.Database(connection).query(sql), QUERY_ROWS)]
+    except (sqlite3.Error, ValueError) as exc:
+        raise InvalidInput(f"query failed: {exc}", hint="only statements that read rows are allowed") from exc
+    finally:
+        connection.close()

@@ -1,0 +1,1 @@
+"""The device registry: records, presence, heartbeats, notes, services and connection logs."""

@@ -1,0 +1,142 @@
+"""From the headers of a request to a principal: API keys, device tokens and token codes, with limits on guessing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meetingctl.core.errors import AuthError, NotFound, RateLimited
+from meetingctl.core.limits import FailureLimiter
+from meetingctl.core.secret import same_secret, sha256_hex
+from meetingctl.server.audit.chain import Actor, append
+from meetingctl.server.db.engine import Database
+from meetingctl.server.db.writer import GroupWriter
+from meetingctl.server.devices.index import DeviceFacts, DeviceIndex
+from meetingctl.server.identity.keys import KeyRing, touch_key
+from meetingctl.server.identity.principal import Principal
+
+WINDOW_S = 900.0
+FAILURES_PER_SUBJECT = 5
+FAILURES_PER_ADDRESS = 20
+# Wrong in a way that tells nothing about which part was wrong.
+INVALID = "Invalid token"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request presents; empty texts when it presents nothing."""
+
+    bearer: str = ""
+    token_code: str = ""
+    peer: str = ""
+    request_id: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.bearer or self.token_code)
+
+
+def bearer_of(authorization: str) -> str:
+    """Return the token of an `Authorization: Bearer` header, empty when there is none."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+class CredentialCheck:
+    """Verify credentials. Success is cached where it is slow, failure never; failures are limited and audited."""
+
+    def __init__(self, database: Database, writer: GroupWriter, index: DeviceIndex, ring: KeyRing) -> None:
+        self._database = database
+        self._writer = writer
+        self._index = index
+        self._ring = ring
+        self._by_subject = FailureLimiter(limit=FAILURES_PER_SUBJECT, window_s=WINDOW_S)
+        self._by_address = FailureLimiter(limit=FAILURES_PER_ADDRESS, window_s=WINDOW_S)
+        self.refused: Callable[[], None] = lambda: None
+
+    async def verify(self, given: Credentials, device_key: str | None) -> Principal:
+        """Return the principal of the credentials. `device_key` is the device that the request is about.
+
+        Raises: AuthError for a wrong credential, RateLimited after too many, NotFound for a token code of an unknown
+        device.
+        """
+        if given.bearer:
+            principal = await self._verify_bearer(given, device_key)
+            if principal is not None:
+                return principal
+        elif device_key is not None:
+            facts = await self.find_device(device_key)
+            if facts is None:
+                raise NotFound("Device not found")
+            self.check_token_code(facts, given)
+            return device_principal(facts)
+        raise self.refuse(given, f"device:{device_key}" if device_key else "credential")
+
+    async def find_device(self, device_key: str) -> DeviceFacts | None:
+        """Find a device without holding up the event loop for a slow database."""
+        facts = self._index.cached(device_key)
+        if facts is not None:
+            return facts
+        if self._database.dialect == "sqlite":
+            return self._index.find(device_key)
+        return await asyncio.to_thread(self._index.find, device_key)
+
+    def check_token_code(self, facts: DeviceFacts, given: Credentials) -> None:
+        """Compare a token code, without regard to case and in constant time. Raises: AuthError, RateLimited."""
+        subject = f"device:{facts.device_key}"
+        self.check_limits(subject if given.peer != facts.last_good_peer else None, given.peer)
+        if not same_secret(facts.token_code, given.token_code.upper()):
+            raise self.refuse(given, subject)
+        facts.last_good_peer = given.peer
+
+    def check_device_token(self, facts: DeviceFacts, given: Credentials) -> bool:
+        """Say whether the bearer token is the long token of this device."""
+        expected = facts.device_token_sha256
+        if expected is None or not same_secret(expected, sha256_hex(given.bearer)):
+            return False
+        facts.last_good_peer = given.peer
+        return True
+
+    def check_limits(self, subject: str | None, peer: str) -> None:
+        """Raises: RateLimited when the subject or the address failed too often."""
+        now_s = time.monotonic()
+        wait_s = max(
+            self._by_subject.retry_after_s(subject, now_s) if subject else 0,
+            self._by_address.retry_after_s(peer, now_s),
+        )
+        if wait_s:
+            raise RateLimited("Too many attempts", retry_after_s=wait_s)
+
+    def refuse(self, given: Credentials, subject: str) -> AuthError:
+        """Count and audit a failure; return the error to raise."""
+        now_s = time.monotonic()
+        self._by_subject.fail(subject, now_s)
+        self._by_address.fail(given.peer, now_s)
+        self.refused()
+        actor = Actor("anonymous", given.peer, given.request_id)
+        self._writer.post(lambda connection: append(connection, actor, "credential.refuse", subject, result="refused"))
+        return AuthError(INVALID, hint="meetingctl login")
+
+    async def _verify_bearer(self, given: Credentials, device_key: str | None) -> Principal | None:
+        principal = self._ring.cached(given.bearer, time.monotonic())
+        if principal is None:
+            if device_key is not None:
+                facts = await self.find_device(device_key)
+                if facts is not None and self.check_device_token(facts, given):
+                    return device_principal(facts)
+            self.check_limits(None, given.peer)
+            principal = await asyncio.to_thread(self._look_up, given.bearer)
+        if principal is not None and principal.key_id is not None and self._ring.stale_use(principal):
+            key_id = principal.key_id
+            self._writer.post(lambda connection: touch_key(connection, key_id))
+        return principal
+
+    def _look_up(self, key_text: str) -> Principal | None:
+        with self._database.read() as connection:
+            return self._ring.verify(connection, key_text, time.monotonic())
+
+
+def device_principal(facts: DeviceFacts) -> Principal:
+    """Make the principal of a device."""
+    return Principal("device", f"device:{facts.device_key}", device_key=facts.device_key)

@@ -1,0 +1,161 @@
+"""API keys: `mk_<id>_<secret>`, 256 bits, kept as SHA-256, shown once."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from meetingctl.core.clock import now_ms
+from meetingctl.core.errors import ConfigError, Conflict, InvalidInput, NotFound
+from meetingctl.core.secret import sha256_hex
+from meetingctl.server.audit.chain import SYSTEM, Actor, append
+from meetingctl.server.db.schema import api_keys
+from meetingctl.server.identity.principal import KEY_ROLES, Principal, principal_of_key
+
+_CACHE_ENTRIES = 10_000
+_CACHE_S = 5.0  # bounds how long another process may honour a key that this one revoked
+_USED_EVERY_MS = 60_000
+_BOOTSTRAP = re.compile(r"[\x21-\x7e]{16,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key at the only moment when its text is known."""
+
+    row: dict[str, Any]
+    text: str
+
+
+def new_key_text() -> tuple[str, str]:
+    """Return (public id, key text)."""
+    public_id = secrets.token_hex(6)
+    return public_id, f"mk_{public_id}_{secrets.token_urlsafe(32)}"
+
+
+def create_key(
+    connection: sa.Connection,
+    actor: Actor,
+    *,
+    name: str,
+    role: str,
+    expires_at_ms: int | None = None,
+    text: str | None = None,
+) -> NewKey:
+    """Insert a key; `text` sets a chosen one. Raises: InvalidInput for an unknown role or a bad name."""
+    if role not in KEY_ROLES:
+        raise InvalidInput("Missing or invalid field: role", hint=f"use one of {', '.join(KEY_ROLES)}")
+    public_id, made = new_key_text()
+    row = {
+        "public_id": public_id,
+        "name": name,
+        "role": role,
+        "secret_sha256": sha256_hex(text or made),
+        "created_at_ms": now_ms(),
+        "created_by": actor.principal[:160],
+        "expires_at_ms": expires_at_ms,
+    }
+    connection.execute(api_keys.insert().values(row))
+    append(connection, actor, "key.create", f"key:{public_id}", after={"name": name, "role": role})
+    return NewKey(row, text or made)
+
+
+def revoke_key(connection: sa.Connection, actor: Actor, public_id: str) -> None:
+    """Revoke a key. Raises: NotFound; Conflict for the last administrator key that works."""
+    row = connection.execute(sa.select(api_keys).where(api_keys.c.public_id == public_id)).mappings().first()
+    if row is None:
+        raise NotFound("Key not found", hint="meetingctl token list")
+    if row["revoked_at_ms"] is not None:
+        return
+    if row["role"] == "admin" and _working_admins(connection) <= 1 and _works(row):
+        raise Conflict("Last admin key", hint="meetingctl token create NAME --role admin")
+    connection.execute(api_keys.update().where(api_keys.c.id == row["id"]).values(revoked_at_ms=now_ms()))
+    append(connection, actor, "key.revoke", f"key:{public_id}", before={"name": row["name"], "role": row["role"]})
+
+
+def list_keys(connection: sa.Connection) -> Sequence[sa.RowMapping]:
+    """Return every key, newest first, without its secret."""
+    columns = [column for column in api_keys.c if column.name != "secret_sha256"]
+    return connection.execute(sa.select(*columns).order_by(api_keys.c.id.desc())).mappings().all()
+
+
+def ensure_first_admin(connection: sa.Connection, bootstrap: str) -> NewKey | None:
+    """Make the first administrator's key on an empty database, or take over a changed bootstrap token.
+
+    Returns the new key, None when there was nothing to do. Raises: ConfigError for a bootstrap token that is too weak.
+    """
+    if bootstrap:
+        if not _BOOTSTRAP.fullmatch(bootstrap):
+            raise ConfigError(
+                "bootstrap_token must have 16 to 256 printable characters without blanks",
+                hint="export MEETINGCTL_BOOTSTRAP_TOKEN=$(openssl rand -hex 32)",
+            )
+        known = sa.select(api_keys.c.id).where(api_keys.c.secret_sha256 == sha256_hex(bootstrap))
+        if connection.execute(known).first() is None:
+            return create_key(connection, SYSTEM, name="bootstrap", role="admin", text=bootstrap)
+        return None
+    if connection.execute(sa.select(api_keys.c.id).where(api_keys.c.role == "admin").limit(1)).first() is None:
+        return create_key(connection, SYSTEM, name="first-admin", role="admin")
+    return None
+
+
+def _works(row: sa.RowMapping) -> bool:
+    return row["revoked_at_ms"] is None and (row["expires_at_ms"] is None or row["expires_at_ms"] > now_ms())
+
+
+def _working_admins(connection: sa.Connection) -> int:
+    rows = connection.execute(sa.select(api_keys).where(api_keys.c.role == "admin")).mappings()
+    return sum(_works(row) for row in rows)
+
+
+class KeyRing:
+    """Verified keys in memory, so that a request costs a hash and a look-up instead of a query."""
+
+    def __init__(self) -> None:
+        self._principals: dict[str, tuple[float, Principal]] = {}
+        self._used_at_ms: dict[str, int] = {}
+
+    def cached(self, key_text: str, now_s: float) -> Principal | None:
+        """Return the principal of a key verified in the last seconds."""
+        entry = self._principals.get(sha256_hex(key_text))
+        if entry is None or entry[0] < now_s:
+            return None
+        principal = entry[1]
+        if principal.expires_at_ms is not None and principal.expires_at_ms <= now_ms():
+            return None
+        return principal
+
+    def verify(self, connection: sa.Connection, key_text: str, now_s: float) -> Principal | None:
+        """Look the key up; None when it is unknown, expired or revoked. Failures are never cached."""
+        digest = sha256_hex(key_text)
+        row = connection.execute(sa.select(api_keys).where(api_keys.c.secret_sha256 == digest)).mappings().first()
+        if row is None or not _works(row):
+            return None
+        principal = principal_of_key(row["public_id"], row["name"], row["role"], row["expires_at_ms"])
+        if len(self._principals) >= _CACHE_ENTRIES:
+            self._principals.clear()
+        self._principals[digest] = (now_s + _CACHE_S, principal)
+        return principal
+
+    def forget_all(self) -> None:
+        """Drop every cached key, after a revocation."""
+        self._principals.clear()
+
+    def stale_use(self, principal: Principal) -> bool:
+        """Say whether the key's last use should be written again, at most once a minute."""
+        if principal.key_id is None:
+            return False
+        now = now_ms()
+        if now - self._used_at_ms.get(principal.key_id, 0) < _USED_EVERY_MS:
+            return False
+        self._used_at_ms[principal.key_id] = now
+        return True
+
+
+def touch_key(connection: sa.Connection, public_id: str) -> None:
+    """Write a key's last use."""
+    connection.execute(api_keys.update().where(api_keys.c.public_id == public_id).values(last_used_at_ms=now_ms()))

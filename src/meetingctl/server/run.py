@@ -1,0 +1,313 @@
+"""Run the services: one process, one lifespan that owns everything long-lived and takes it down in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import uvicorn
+
+from meetingctl.core.errors import Busy, ConfigError
+from meetingctl.core.net import is_loopback, join_endpoint, parse_endpoint, parse_port_range
+from meetingctl.core.settings import Settings
+from meetingctl.server.app import make_app
+from meetingctl.server.credentials_file import keep_address, write_credentials
+from meetingctl.server.db.engine import database_url, open_database
+from meetingctl.server.db.migrate import migrate
+from meetingctl.server.identity.keys import NewKey, ensure_first_admin
+from meetingctl.server.state import ServerState, make_state
+from meetingctl.server.sweeper import sweep_for_ever
+from meetingctl.server.tunnels.directory import RegistryDirectory
+from meetingctl.server.tunnels.ports import fill_pool
+
+if TYPE_CHECKING:
+    from meetingctl.tunnel.proxy import Proxy
+
+log = logging.getLogger(__name__)
+ALL_PARTS = frozenset({"api", "tunnel"})
+_OPEN_WARNING_S = 3600.0
+
+
+class ControlPlane:
+    """The API and, on request, the tunnel proxy, in one process on one event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        data_dir: Path,
+        parts: frozenset[str] = ALL_PARTS,
+        *,
+        listener: socket.socket | None = None,
+    ) -> None:
+        self._settings = settings
+        self._data_dir = data_dir
+        self._parts = parts
+        self._listener = listener
+        self._stack = contextlib.AsyncExitStack()
+        self._proxy: Proxy | None = None
+        self.api_address: tuple[str, int] = ("", 0)
+        self.first_key: str | None = None  # the text of a key made at this start, to be shown once
+
+    @property
+    def tunnel_address(self) -> tuple[str, int]:
+        """Where agents dial in; ("", 0) without a proxy."""
+        return self._proxy.address if self._proxy is not None else ("", 0)
+
+    async def start(self) -> None:
+        """Bring everything up. Raises: ConfigError, Busy with the port or folder that is taken."""
+        check_mode(self._settings)
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def close(self) -> None:
+        """Refuse new work, finish what is in flight, close in reverse."""
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        _make_private(self._data_dir)
+        url = database_url(self._settings.db_url, self._data_dir)
+        if url.get_backend_name() == "sqlite":
+            self._stack.enter_context(_only_one(self._data_dir))
+        listener = self._listener or bind_listener(self._settings.api_listen)
+        self._stack.callback(listener.close)
+        self.api_address = listener.getsockname()[:2]
+        database = open_database(url)
+        self._stack.callback(database.close)
+        await asyncio.to_thread(migrate, database)
+        state = make_state(self._settings, self._data_dir, database)
+        state.writer.start()
+        self._stack.push_async_callback(asyncio.to_thread, state.writer.close)
+        await self._prepare(state)
+        directory = RegistryDirectory(state)
+        if "tunnel" in self._parts:
+            await self._start_proxy(state, directory)
+        await self._stack.enter_async_context(_background(sweep_for_ever(state)))
+        if self._settings.mode == "legacy-open":
+            await self._stack.enter_async_context(_background(_warn_open()))
+        await self._stack.enter_async_context(_serving(make_app(state, directory), listener, self._settings))
+
+    async def _prepare(self, state: ServerState) -> None:
+        """Make the first key and the pool of ports."""
+        bootstrap = self._settings.bootstrap_token.reveal()
+        made = await state.writer.run_async(lambda connection: ensure_first_admin(connection, bootstrap))
+        ports = parse_port_range(self._settings.tunnel_ports)
+        await state.writer.run_async(lambda connection: fill_pool(connection, ports))
+        self._keep_key(made)
+
+    def _keep_key(self, made: NewKey | None) -> None:
+        host, port = self.api_address
+        url = f"http://{join_endpoint('127.0.0.1' if host in ('0.0.0.0', '::') else host, port)}"  # noqa: S104
+        if made is None or self._settings.bootstrap_token:
+            keep_address(self._data_dir, url)
+        else:
+            self.first_key = made.text
+            write_credentials(self._data_dir, url, made.text)
+
+    async def _start_proxy(self, state: ServerState, directory: RegistryDirectory) -> None:
+        from meetingctl.tunnel.proxy import Proxy
+
+        proxy = Proxy(settings=self._settings, directory=directory, name="embedded")
+        await proxy.start()
+        self._stack.push_async_callback(proxy.close)
+        state.metrics.watch_tunnels(lambda: proxy.counters)
+        self._proxy = proxy
+
+
+def check_mode(settings: Settings) -> None:
+    """Raises: ConfigError when mode legacy-open would be open to the world."""
+    host, _ = parse_endpoint(settings.api_listen)
+    if settings.mode == "legacy-open" and not is_loopback(host) and not settings.legacy_allow_from:
+        raise ConfigError(
+            f"mode legacy-open on {host} would let everybody in",
+            hint="listen on 127.0.0.1, or name the networks with --allow-from CIDR",
+        )
+
+
+def bind_listener(endpoint: str) -> socket.socket:
+    """Bind and listen. Raises: Busy when the port is taken, ConfigError when the address is not ours."""
+    host, port = parse_endpoint(endpoint)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(4096)
+        listener.setblocking(False)
+    except OSError as exc:
+        listener.close()
+        if exc.errno in (98, 48):
+            raise Busy(
+                f"port {port} on {host} is taken",
+                hint="choose another with --listen HOST:PORT (--api-listen in `serve all`)",
+            ) from exc
+        raise ConfigError(
+            f"cannot listen on {endpoint}: {exc.strerror or exc}", hint="meetingctl config set api_listen"
+        ) from exc
+    return listener
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as exc:
+        raise ConfigError(
+            f"cannot make {folder}: {exc.strerror}", hint="choose another folder with --data-dir"
+        ) from exc
+
+
+@contextlib.contextmanager
+def _only_one(data_dir: Path) -> Iterator[IO[str]]:
+    """Hold the lock of a data directory. Raises: Busy when another server holds it."""
+    try:
+        file = (data_dir / "server.lock").open("w")
+    except OSError as exc:
+        raise ConfigError(
+            f"cannot write in {data_dir}: {exc.strerror}", hint="choose another folder with --data-dir"
+        ) from exc
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise Busy(
+                f"another server uses {data_dir}", hint="stop it, or choose another folder with --data-dir"
+            ) from exc
+        yield file
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process has one place that decides to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: Any, listener: socket.socket, settings: Settings) -> AsyncIterator[None]:
+    """Serve HTTP until the context ends, then give requests in flight `drain_s` to finish."""
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+            backlog=4096,
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn offers a flag, no event
+        await asyncio.sleep(0.005)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine beside the rest, cancel it at the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _warn_open() -> None:
+    while True:
+        log.warning("mode legacy-open: anybody who reaches the API may change the fleet")
+        await asyncio.sleep(_OPEN_WARNING_S)
+
+
+def serve_all(
+    settings: Settings,
+    data_dir: Path,
+    parts: frozenset[str] = ALL_PARTS,
+    *,
+    announce: Callable[[str], object] = sys.stderr.write,
+    listener: socket.socket | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises: what `ControlPlane.start` raises."""
+
+    async def serve() -> None:
+        plane = ControlPlane(settings, data_dir, parts, listener=listener)
+        stop = _stop_event()
+        await plane.start()
+        announce(_welcome(plane, settings, data_dir))
+        try:
+            await stop.wait()
+            log.info("stopping")
+        finally:
+            await plane.close()
+
+    run_loop(serve())
+
+
+def serve_tunnel(settings: Settings, *, announce: Callable[[str], object] = sys.stderr.write) -> None:
+    """Serve only the tunnel proxy, against the API at `server_url` with a service key of role `proxy`."""
+    from meetingctl.tunnel.api_directory import ApiDirectory
+    from meetingctl.tunnel.proxy import Proxy
+
+    async def serve() -> None:
+        stop = _stop_event()
+        async with contextlib.AsyncExitStack() as stack:
+            directory = ApiDirectory(settings)
+            stack.callback(directory.close)
+            proxy = Proxy(
+                settings=settings, directory=directory, name=f"{socket.gethostname()}:{settings.tunnel_listen}"
+            )
+            await proxy.start()
+            stack.push_async_callback(proxy.close)
+            announce(f"tunnel proxy for {settings.server_url} on {join_endpoint(*proxy.address)}\n")
+            await stop.wait()
+
+    run_loop(serve())
+
+
+def _stop_event() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on uvloop where it is installed."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        asyncio.run(work)
+        return
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(work)
+
+
+def _welcome(plane: ControlPlane, settings: Settings, data_dir: Path) -> str:
+    lines = [f"api     http://{join_endpoint(*plane.api_address)}  (mode {settings.mode})"]
+    if plane.tunnel_address[1]:
+        lines.append(f"tunnel  {join_endpoint(*plane.tunnel_address)}, public ports {settings.tunnel_ports}")
+    lines.append(f"data    {data_dir}")
+    if plane.first_key:
+        lines.append(f"first admin key, shown once, also in {data_dir / 'credentials.toml'}:")
+        lines.append(f"  {plane.first_key}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,73 @@
+"""Everything long-lived that the slices share, made once by the lifespan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meetingctl.core.net import IpNetwork, parse_networks
+from meetingctl.core.settings import Settings
+from meetingctl.server.db.engine import Database
+from meetingctl.server.db.writer import GroupWriter
+from meetingctl.server.devices.heartbeat import Heartbeats
+from meetingctl.server.devices.index import DeviceIndex
+from meetingctl.server.identity.credentials import CredentialCheck
+from meetingctl.server.identity.keys import KeyRing
+from meetingctl.server.metrics.prometheus import Metrics
+
+
+class Changes:
+    """Tell whoever listens that tunnels or devices changed, so that a proxy in the same process acts at once."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after each change, from whatever thread made it."""
+        self._listeners.append(callback)
+
+    def announce(self) -> None:
+        for callback in self._listeners:
+            callback()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """The parts of a running server. A request finds them at `request.app.state.server`."""
+
+    settings: Settings
+    data_dir: Path
+    database: Database
+    writer: GroupWriter
+    index: DeviceIndex
+    ring: KeyRing
+    credentials: CredentialCheck
+    metrics: Metrics
+    heartbeats: Heartbeats
+    changes: Changes = field(default_factory=Changes)
+    trusted_proxies: tuple[IpNetwork, ...] = ()
+    started_s: float = field(default_factory=time.monotonic)
+
+
+def make_state(settings: Settings, data_dir: Path, database: Database) -> ServerState:
+    """Wire the parts together; nothing runs yet."""
+    writer = GroupWriter(database.writing)
+    index, ring, metrics = DeviceIndex(database), KeyRing(), Metrics()
+    credentials = CredentialCheck(database, writer, index, ring)
+    credentials.refused = metrics.refused_credential
+    writer.observe = metrics.observe_commit
+    metrics.watch_writer(lambda: writer.pending)
+    return ServerState(
+        settings=settings,
+        data_dir=data_dir,
+        database=database,
+        writer=writer,
+        index=index,
+        ring=ring,
+        credentials=credentials,
+        metrics=metrics,
+        heartbeats=Heartbeats(settings, writer, index, credentials, metrics),
+        trusted_proxies=parse_networks(settings.trusted_proxies),
+    )

@@ -1,0 +1,40 @@
+"""Housekeeping: free expired ports, forget silent proxies, drop old logs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+
+from meetingctl.core.clock import now_ms
+from meetingctl.core.errors import MeetingctlError
+from meetingctl.server.db.schema import connection_logs, tunnel_visits
+from meetingctl.server.state import ServerState
+from meetingctl.server.tunnels.directory import forget_silent_proxies
+from meetingctl.server.tunnels.ports import free_expired
+
+log = logging.getLogger(__name__)
+EVERY_S = 10.0
+KEEP_LOGS_MS = 90 * 86_400_000
+
+
+def sweep(connection: sa.Connection) -> int:
+    """Do it once; return how many ports became free."""
+    forget_silent_proxies(connection)
+    oldest = now_ms() - KEEP_LOGS_MS
+    connection.execute(connection_logs.delete().where(connection_logs.c.at_ms < oldest))
+    connection.execute(tunnel_visits.delete().where(tunnel_visits.c.opened_at_ms < oldest))
+    return free_expired(connection)
+
+
+async def sweep_for_ever(state: ServerState) -> Any:
+    """Sweep at an interval until cancelled."""
+    while True:
+        try:
+            if await state.writer.run_async(sweep):
+                state.changes.announce()
+        except MeetingctlError as exc:
+            log.warning("sweep failed", extra={"error": exc.message})
+        await asyncio.sleep(EVERY_S)

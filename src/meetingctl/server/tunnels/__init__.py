@@ -1,0 +1,1 @@
+"""Public ports: reservation, requests, status, and what a tunnel proxy is told."""
