@@ -120,7 +120,7 @@ class ControlPlane:
         proxy = Proxy(settings=self._settings, directory=directory, name="embedded")
         await proxy.start()
         self._stack.push_async_callback(proxy.close)
-        state.metrics.watch_tunnels(lambda: proxy.counters)
+        state.metrics.watch_tunnels(proxy.counters)
         self._proxy = proxy
 
 
@@ -264,6 +264,7 @@ def serve_all(
 
 def serve_tunnel(settings: Settings, *, announce: Callable[[str], object] = sys.stderr.write) -> None:
     """Serve only the tunnel proxy, against the API at `server_url` with a service key of role `proxy`."""
+    from meetingctl.client import FleetClient
     from meetingctl.tunnel.api_directory import ApiDirectory
     from meetingctl.tunnel.proxy import Proxy
 

@@ -8,6 +8,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+# name -> label values -> count, as the proxy gives them.
+TunnelTotals = Mapping[str, Mapping[tuple[str, ...], int]]
+_TUNNEL_LABELS = {
+    "visits": ("service", "outcome", "reason"),
+    "handshakes": ("outcome",),
+    "kills": ("reason",),
+    "bytes": ("direction",),
+}
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -62,9 +71,9 @@ class Metrics:
     def watch_writer(self, pending: Callable[[], int]) -> None:
         self._pending.set_function(pending)
 
-    def watch_tunnels(self, figures: Callable[[], Mapping[str, object]]) -> None:
-        """Read the tunnel proxy's counters whenever somebody scrapes."""
-        self.registry.register(TunnelFigures(figures))
+    def watch_tunnels(self, totals: Callable[[], TunnelTotals]) -> None:
+        """Read the counters of a tunnel proxy in this process whenever somebody scrapes."""
+        self.registry.register(TunnelFigures(totals))
 
     def text(self) -> bytes:
         """Return the exposition format."""
@@ -72,30 +81,20 @@ class Metrics:
 
 
 class TunnelFigures(Collector):
-    """The proxy in the same process: gauges, and counters keyed by tuples of label values."""
+    """The proxy's running totals as Prometheus counters."""
 
-    def __init__(self, figures: Callable[[], Mapping[str, object]]) -> None:
-        self._figures = figures
+    def __init__(self, totals: Callable[[], TunnelTotals]) -> None:
+        self._totals = totals
 
     def collect(self) -> Iterable[Metric]:
-        for name, value in self._figures().items():
-            if isinstance(value, Mapping):
-                yield _labelled(name, value)
-            elif isinstance(value, (int, float)):
-                yield GaugeMetricFamily(f"meetingctl_tunnel_{name}", name.replace("_", " "), value=value)
+        for name, values in self._totals().items():
+            labels = _TUNNEL_LABELS[name]
+            family = CounterMetricFamily(
+                f"meetingctl_tunnel_{name}", f"Tunnel {name} by {', '.join(labels)}", labels=labels
+            )
+            for label_values, count in values.items():
+                family.add_metric(label_values, count)
+            yield family
 
     def describe(self) -> Iterable[Metric]:
         return ()
-
-
-def _labelled(name: str, values: Mapping[object, object]) -> Metric:
-    """Turn `{("ssh", "ok"): 3}` or `{"accepted": 3}` into a counter with labels `a`, `b` ..."""
-    rows = [(key if isinstance(key, tuple) else (key,), value) for key, value in values.items()]
-    width = max((len(key) for key, _ in rows), default=1)
-    family = CounterMetricFamily(
-        f"meetingctl_tunnel_{name}", name.replace("_", " "), labels=["kind", "outcome", "reason"][:width]
-    )
-    for key, value in rows:
-        if isinstance(value, (int, float)):
-            family.add_metric([str(part) for part in key] + [""] * (width - len(key)), value)
-    return family
