@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from meetingctl.demo.sshd import listen, load_key
+from meetingctl.demo.sshd import DeviceSsh, load_key
 from meetingctl.remote.hosts import HostKey
 
 
@@ -71,18 +71,10 @@ def loop_thread() -> Iterator[LoopThread]:
 def device(tmp_path: Path, loop_thread: LoopThread) -> Iterator[Device]:
     keys = tmp_path / "device"
     host_key, visitor_key = load_key(keys / "host_key", "host"), load_key(keys / "id", "visitor")
-    server = loop_thread.run(
-        listen("127.0.0.1", 0, host_key=host_key, visitor_key=visitor_key, path=os.environ["PATH"])
-    )
-    yield Device(keys, host_key, keys / "id", server.get_port())
-
-    async def close() -> None:
-        server.close()
-        for connection in list(server.get_connections()) if hasattr(server, "get_connections") else []:
-            connection.abort()
-        await server.wait_closed()
-
-    loop_thread.run(close())
+    server = DeviceSsh(host_key=host_key, visitor_key=visitor_key, path=os.environ["PATH"])
+    loop_thread.run(server.start("127.0.0.1", 0))
+    yield Device(keys, host_key, keys / "id", server.port)
+    loop_thread.run(server.close())
 
 
 @dataclass

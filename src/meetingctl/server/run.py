@@ -271,11 +271,10 @@ def serve_tunnel(settings: Settings, *, announce: Callable[[str], object] = sys.
     async def serve() -> None:
         stop = _stop_event()
         async with contextlib.AsyncExitStack() as stack:
-            directory = ApiDirectory(settings)
-            stack.callback(directory.close)
-            proxy = Proxy(
-                settings=settings, directory=directory, name=f"{socket.gethostname()}:{settings.tunnel_listen}"
-            )
+            client = FleetClient(settings.server_url, api_key=settings.api_key, timeout_s=settings.timeout_s)
+            stack.callback(client.close)
+            name = f"{socket.gethostname()}:{settings.tunnel_listen}"
+            proxy = Proxy(settings=settings, directory=ApiDirectory(client), name=name)
             await proxy.start()
             stack.push_async_callback(proxy.close)
             announce(f"tunnel proxy for {settings.server_url} on {join_endpoint(*proxy.address)}\n")

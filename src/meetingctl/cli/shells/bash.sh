@@ -50,13 +50,16 @@ _meetingctl_reply() {
 }
 
 _meetingctl() {
-  local cur=${COMP_WORDS[COMP_CWORD]} path='' count=0 pending='' word i kind
-  if [[ ${COMP_WORDS[COMP_CWORD - 1]} == ':' && $COMP_CWORD -ge 2 ]]; then
+  local cur=${COMP_WORDS[COMP_CWORD]} path='' count=0 pending='' word i kind last=$COMP_CWORD
+  # bash splits words at a colon: put tag:NAME together again.
+  if ((COMP_CWORD >= 2)) && [[ ${COMP_WORDS[COMP_CWORD - 1]} == ':' ]]; then
     cur="${COMP_WORDS[COMP_CWORD - 2]}:$cur"
+    last=$((COMP_CWORD - 2))
   elif [[ $cur == ':' ]]; then
     cur="${COMP_WORDS[COMP_CWORD - 1]}:"
+    last=$((COMP_CWORD - 1))
   fi
-  for ((i = 1; i < COMP_CWORD; i++)); do
+  for ((i = 1; i < last; i++)); do
     word=${COMP_WORDS[i]}
     [[ $word == '=' || $word == ':' ]] && continue
     if [[ -n $pending ]]; then pending=''; continue; fi

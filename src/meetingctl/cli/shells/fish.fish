@@ -22,7 +22,8 @@ function __meetingctl_path --description 'the subcommands that stand on the comm
 end
 
 function __meetingctl_at
-    test (__meetingctl_path) = "$argv[1]"
+    set -l path (__meetingctl_path)
+    test "$path" = "$argv[1]"
 end
 
 function __meetingctl_cached
