@@ -1,0 +1,214 @@
+"""The device end of the reverse tunnel: dial the proxy, serve streams to local ports, come back after every loss."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from meetingctl.core.clock import now_ms
+from meetingctl.core.errors import AuthError, MeetingctlError
+from meetingctl.tunnel import codec
+from meetingctl.tunnel.agentconfig import AgentConfig
+from meetingctl.tunnel.caps import Agreed, kinds_from_proxy
+from meetingctl.tunnel.dialling import dial
+from meetingctl.tunnel.directory import Outcome
+from meetingctl.tunnel.heartbeat import Heartbeat
+from meetingctl.tunnel.link import Link, LinkGroup
+from meetingctl.tunnel.reactor import Reactor
+from meetingctl.tunnel.rules import AGENT_RULES, LinkRules
+from meetingctl.tunnel.stream import Stream
+
+log = logging.getLogger(__name__)
+
+MOST_STREAMS = 1024
+_STOP_CHECK_S = 0.25
+_CLOSE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus:
+    """Where the agent stands. `state` is connecting, online, waiting or stopped; `kind` is new with caps, else old."""
+
+    state: str = "connecting"
+    kind: str = ""
+    error: str = ""
+    since_ms: int = 0
+    retry_s: float = 0.0
+    streams: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    rtt_ms: float | None = None
+
+
+def backoff_s(attempt: int, config: AgentConfig, spread: float) -> float:
+    """Return the pause before an attempt: full jitter below a doubling ceiling. `spread` is from 0 to 1."""
+    ceiling_s: float = min(config.backoff_most_s, config.backoff_first_s * (1 << min(attempt, 30)))
+    return spread * ceiling_s
+
+
+class Agent:
+    """Keep one device connected until told to stop. Run it on the calling thread, or start it on one of its own."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        on_status: Callable[[AgentStatus], None] | None = None,
+        rules: LinkRules = AGENT_RULES,
+    ) -> None:
+        self._config = config
+        self._on_status = on_status
+        self._rules = rules
+        self._status = AgentStatus()
+        self._link: Link | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lost = ("", "")
+
+    def start(self) -> None:
+        """Run on a thread of its own; end it with `close`."""
+        self._thread = threading.Thread(target=self.run, args=(self._stop,), name="tunnel-agent", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout_s: float = _CLOSE_S) -> None:
+        """Stop what `start` began."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def status(self) -> AgentStatus:
+        """Return the present state with live figures; from any thread."""
+        link = self._link
+        if link is None:
+            return self._status
+        return replace(
+            self._status,
+            streams=len(link.streams),
+            bytes_in=link.received_bytes,
+            bytes_out=link.sent_bytes,
+            rtt_ms=link.rtt_ms,
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set, which is noticed within a quarter second."""
+        config = self._config
+        heartbeat = None
+        if config.api_url and config.heartbeat_s > 0:
+            heartbeat = Heartbeat(
+                config.api_url,
+                device_key=config.device_key,
+                token=config.token,
+                interval_s=config.heartbeat_s,
+                installed_version=config.installed_version,
+            )
+            heartbeat.start()
+        try:
+            self._keep_connected(stop)
+        finally:
+            if heartbeat is not None:
+                heartbeat.close()
+            self._tell(AgentStatus(state="stopped", since_ms=now_ms()))
+
+    def _keep_connected(self, stop: threading.Event) -> None:
+        attempt = 0
+        while not stop.is_set():
+            self._tell(AgentStatus(state="connecting", since_ms=now_ms()))
+            online_s = time.monotonic()
+            try:
+                error = self._serve_once(stop)
+            except MeetingctlError as exc:
+                error = exc.message
+                level = logging.ERROR if isinstance(exc, AuthError) else logging.WARNING
+                log.log(level, "tunnel not connected", extra={"error": exc.message})
+                online_s = time.monotonic()
+            if stop.is_set():
+                return
+            if time.monotonic() - online_s >= self._config.stable_s:
+                attempt = 0
+            pause_s = backoff_s(attempt, self._config, random.random())  # noqa: S311 - spreads load, hides nothing
+            attempt += 1
+            self._tell(AgentStatus(state="waiting", error=error, since_ms=now_ms(), retry_s=pause_s))
+            stop.wait(pause_s)
+
+    def _serve_once(self, stop: threading.Event) -> str:
+        """Connect, serve until the connection or the agent ends, and return why. Raises: AuthError, Unreachable."""
+        config = self._config
+        sock, terms, early = dial(
+            config.server_host,
+            config.server_port,
+            device_key=config.device_key,
+            token=config.token,
+            with_caps=config.with_caps,
+            timeout_s=config.dial_s,
+            is_stopping=stop.is_set,
+        )
+        reactor = Reactor()
+        try:
+            self._serve(reactor, sock, terms, early, stop)
+        finally:
+            self._link = None
+            sock.close()
+            reactor.close()
+        reason, detail = self._lost
+        log.info("tunnel down", extra={"reason": reason, "detail": detail})
+        return ": ".join(filter(None, self._lost))
+
+    def _serve(self, reactor: Reactor, sock: socket.socket, terms: Agreed, early: bytes, stop: threading.Event) -> None:
+        group = LinkGroup(reactor, self._rules)
+        link = Link(group, sock, terms, kinds=kinds_from_proxy(terms), owner=self)
+        self._link = link
+
+        def check_stop() -> None:
+            if stop.is_set():
+                link.fail("stopped")
+            elif not link.closed:
+                reactor.call_later(_STOP_CHECK_S, check_stop)
+
+        check_stop()
+        log.info("tunnel up", extra={"server": self._config.server_host, "caps": terms.is_new})
+        self._tell(AgentStatus(state="online", kind="new" if terms.is_new else "old", since_ms=now_ms()))
+        if terms.ping:
+            link.ping()
+        if early:
+            link.feed(memoryview(early))
+        if not link.closed:
+            reactor.run()
+
+    def _tell(self, status: AgentStatus) -> None:
+        self._status = status
+        if self._on_status is not None:
+            self._on_status(status)
+
+    def on_link_lost(self, link: Link, reason: str, detail: str) -> None:
+        """Leave the loop; the next connection gets a new one."""
+        self._lost = (reason, detail)
+        link.reactor.stop()
+
+    def on_open(self, link: Link, stream_id: int, opening: codec.Opening) -> None:
+        """Dial a local service without waiting for it."""
+        if opening.port not in self._config.ports:
+            link.refuse_stream(stream_id, codec.NOT_ALLOWED)
+            return
+        if len(link.streams) >= MOST_STREAMS:
+            link.refuse_stream(stream_id, codec.OVERLOAD)
+            return
+        host = self._config.service_host
+        try:
+            sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        except OSError:
+            link.refuse_stream(stream_id, codec.OVERLOAD)
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect_ex((host, opening.port))
+        link.accept_stream(stream_id, sock, credit_bytes=opening.credit_bytes)
+
+    def on_stream_end(self, stream: Stream, outcome: Outcome, reason: str) -> None:
+        """Say what went wrong with a service."""
+        if outcome in {"refused", "failed"}:
+            log.debug("stream failed", extra={"stream": stream.stream_id, "reason": reason})

@@ -1,0 +1,554 @@
+"""One control connection and the streams on it; the same state machine at both ends.
+
+Sending is by turns: a source is read when the connection can take its bytes, so what waits unsent is at most one turn
+and control frames. Frames about windows, pings and openings go ahead of data at frame borders.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+import struct
+import time
+from collections import deque
+from typing import Protocol
+
+from meetingctl.tunnel import codec
+from meetingctl.tunnel.caps import Agreed
+from meetingctl.tunnel.credit import SMALLEST_WINDOW_BYTES, ReceiveWindow, SendCredit, initial_window
+from meetingctl.tunnel.directory import Outcome
+from meetingctl.tunnel.farewell import Farewell, close_both_ways, close_with_reset
+from meetingctl.tunnel.grace import may_resume, must_pause
+from meetingctl.tunnel.reactor import BROKEN, IDLE, READ, WRITE, Reactor
+from meetingctl.tunnel.rules import LinkRules
+from meetingctl.tunnel.stream import Stream
+
+_TURNS_PER_ROUND = 16
+_LAST_STREAM_ID = (1 << 32) - 1
+_CLOCK = struct.Struct("!Q")
+
+
+class LinkOwner(Protocol):
+    """Who is told what happens on a link: the proxy's data plane, or the agent. Called on the loop's thread."""
+
+    def on_link_lost(self, link: Link, reason: str, detail: str) -> None:
+        """The connection ended; its streams are closed already. `reason` is one of a few, `detail` says more."""
+
+    def on_open(self, link: Link, stream_id: int, opening: codec.Opening) -> None:
+        """The proxy opens a stream (agents only)."""
+
+    def on_stream_end(self, stream: Stream, outcome: Outcome, reason: str) -> None:
+        """A stream ended."""
+
+
+class LinkGroup:
+    """All links of one loop: what they share, and the two sweeps that replace a timer per link."""
+
+    def __init__(self, reactor: Reactor, rules: LinkRules) -> None:
+        self.reactor = reactor
+        self.rules = rules
+        self.links: set[Link] = set()
+        self.busy: set[Link] = set()
+        self.queued_bytes = self.sent_bytes = self.received_bytes = 0
+        self._is_sweeping = False
+        reactor.call_later(rules.ping_s / 8, self._sweep_all)
+
+    def note_busy(self, link: Link) -> None:
+        """Have the streams of the link looked after."""
+        self.busy.add(link)
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            self.reactor.call_later(self.rules.sweep_s, self._sweep_busy)
+
+    def _sweep_busy(self) -> None:
+        self._is_sweeping = bool(self.busy)
+        if self.busy:
+            self.reactor.call_later(self.rules.sweep_s, self._sweep_busy)
+        for link in list(self.busy):
+            link.check_streams(self.reactor.now_s)
+
+    def _sweep_all(self) -> None:
+        self.reactor.call_later(self.rules.ping_s / 8, self._sweep_all)
+        for link in list(self.links):
+            link.check_life(self.reactor.now_s)
+
+
+class Link:
+    """A control connection after its handshake."""
+
+    __slots__ = (
+        "_control",
+        "_decoder",
+        "_flush_due",
+        "_group",
+        "_keepalive_s",
+        "_mask",
+        "_next_id",
+        "_partial",
+        "_paused_s",
+        "_pinged_s",
+        "_progress_s",
+        "_ring",
+        "closed",
+        "heard_s",
+        "label",
+        "owner",
+        "queued_bytes",
+        "received_bytes",
+        "rtt_ms",
+        "sent_bytes",
+        "sock",
+        "streams",
+        "terms",
+    )
+
+    def __init__(
+        self,
+        group: LinkGroup,
+        sock: socket.socket,
+        terms: Agreed,
+        *,
+        kinds: frozenset[int],
+        owner: LinkOwner,
+        label: object = None,
+    ) -> None:
+        self._group = group
+        self.sock = sock
+        self.terms = terms
+        self.owner = owner
+        self.label = label
+        self.streams: dict[int, Stream] = {}
+        self.queued_bytes = self.received_bytes = self.sent_bytes = 0
+        self.rtt_ms: float | None = None
+        self.closed = False
+        self._decoder = codec.FrameDecoder(kinds, max_frame_bytes=terms.receive_frame_bytes)
+        self._partial: memoryview | None = None
+        self._control: bytearray | None = None
+        self._ring: deque[Stream] | None = None
+        self._flush_due = False
+        self._next_id = 1
+        self._paused_s: float | None = None
+        self.heard_s = self._progress_s = self._pinged_s = self.now_s
+        self._keepalive_s = self._next_keepalive_s()
+        self._mask = READ
+        set_link_options(sock, unsent_bytes=group.rules.unsent_bytes)
+        group.links.add(self)
+        group.reactor.register(sock.fileno(), self, READ)
+
+    @property
+    def reactor(self) -> Reactor:
+        return self._group.reactor
+
+    @property
+    def rules(self) -> LinkRules:
+        return self._group.rules
+
+    @property
+    def now_s(self) -> float:
+        return self._group.reactor.now_s
+
+    # Streams begin and end.
+
+    def open_stream(self, sock: socket.socket, port: int, *, label: object) -> Stream:
+        """Give a visitor's socket a stream (proxy side) and ask the agent for the service at its local port."""
+        stream_id, self._next_id = self._next_id, self._next_id + 1
+        credit, window, announced = None, None, None
+        if self.terms.flow:
+            announced = initial_window(self.terms.receive_window_bytes, len(self.streams))
+            window = ReceiveWindow(announced)
+            credit = SendCredit(initial_window(self.terms.send_window_bytes, len(self.streams)))
+        elif self.terms.is_new:
+            announced = 0
+        stream = Stream(self, stream_id, sock, credit=credit, window=window, label=label)
+        self._add_stream(stream)
+        self.send_control(codec.encode_open(stream_id, port, credit_bytes=announced))
+        if stream_id == _LAST_STREAM_ID:
+            self.fail("stream ids used up")
+        return stream
+
+    def accept_stream(self, stream_id: int, sock: socket.socket, *, credit_bytes: int | None) -> None:
+        """Give a dialling socket the stream that the proxy opened (agent side)."""
+        credit, window = None, None
+        if self.terms.flow:
+            credit = SendCredit(credit_bytes or self.terms.send_window_bytes)
+            window = ReceiveWindow(self.terms.receive_window_bytes, smallest_window_bytes=SMALLEST_WINDOW_BYTES)
+        self._add_stream(Stream(self, stream_id, sock, credit=credit, window=window, connecting=True))
+
+    def refuse_stream(self, stream_id: int, code: int) -> None:
+        """Answer an opening that leads nowhere."""
+        self.send_control(self._encode_close(stream_id, code))
+
+    def _add_stream(self, stream: Stream) -> None:
+        self.streams[stream.stream_id] = stream
+        self._group.note_busy(self)
+
+    def abort(self, stream: Stream, code: int, outcome: Outcome, reason: str) -> None:
+        """End a stream at once: tell the peer, reset the socket, throw away what is queued."""
+        if not stream.closed:
+            if not stream.peer_closed:
+                self.send_control(self._encode_close(stream.stream_id, code))
+            self._forget(stream, outcome, reason)
+            close_with_reset(stream.sock)
+
+    def finish(self, stream: Stream) -> None:
+        """End a stream in order, after its last byte."""
+        if stream.closed:
+            return
+        # An old agent has no other word for a service that refused.
+        unanswered = not (self.terms.is_new or stream.received_bytes or stream.source_ended)
+        self._forget(stream, *(("failed", "no answer from the service") if unanswered else ("ok", "")))
+        if self.rules.farewell_s is None or stream.source_ended:
+            close_both_ways(stream.sock)
+        else:
+            Farewell(self.reactor, stream.sock, self.rules.farewell_s)
+
+    def _forget(self, stream: Stream, outcome: Outcome, reason: str) -> None:
+        stream.closed = True
+        stream.unregister()
+        del self.streams[stream.stream_id]
+        if stream.waits_for_turn and self._ring is not None:
+            self._ring.remove(stream)
+        self.note_queued(-stream.queued_bytes)
+        if not self.streams:
+            self._group.busy.discard(self)
+        self.owner.on_stream_end(stream, outcome, reason)
+
+    def _encode_close(self, stream_id: int, code: int) -> bytes:
+        return codec.encode_frame(codec.CLOSE, stream_id, bytes([code]) if code and self.terms.is_new else b"")
+
+    # From the peer to the sockets.
+
+    def on_ready(self, mask: int) -> None:
+        """Send what waits, receive what came."""
+        if mask & WRITE:
+            self._flush()
+        if not self.closed and mask & (READ | BROKEN):
+            if self._paused_s is None:
+                self._receive()
+            elif mask & BROKEN:
+                self.fail("connection lost")
+
+    def on_crash(self) -> None:
+        """End this link only."""
+        self.fail("internal error")
+
+    def _receive(self) -> None:
+        buffer = self.reactor.buffer
+        try:
+            count = self.sock.recv_into(buffer)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._fail_socket(exc)
+            return
+        if count == 0:
+            self.fail("connection lost", "closed by the other side")
+            return
+        if not self.terms.is_new and count < len(buffer):
+            # An old agent sends with Nagle's algorithm: a delayed acknowledgement holds its next small frame for 40 ms.
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        self.feed(buffer[:count])
+
+    def feed(self, chunk: memoryview) -> None:
+        """Act on bytes from the peer."""
+        self.heard_s = self.now_s
+        touched: list[Stream] = []
+        try:
+            for kind, stream_id, payload in self._decoder.feed(chunk):
+                stream = self.streams.get(stream_id)
+                if kind == codec.DATA:
+                    self.received_bytes += len(payload)
+                    self._group.received_bytes += len(payload)
+                    if stream is not None and stream.take(payload):
+                        touched.append(stream)
+                else:
+                    if stream is not None:
+                        stream.deliver()
+                    self._act_on(kind, stream_id, stream, payload)
+                if self.closed:
+                    return
+        except codec.WireError as exc:
+            self.fail("protocol error", str(exc))
+            return
+        for stream in touched:
+            stream.deliver()
+        self._judge_pause()
+
+    def _act_on(self, kind: int, stream_id: int, stream: Stream | None, payload: codec.Payload) -> None:
+        if kind == codec.OPEN:
+            if stream is not None or stream_id == 0:
+                raise codec.WireError(f"stream {stream_id} opened twice")
+            self.owner.on_open(self, stream_id, codec.parse_open(payload))
+        elif kind == codec.PING:
+            self.send_control(codec.encode_frame(codec.PONG, 0, payload))
+        elif kind == codec.PONG:
+            self.rtt_ms = max(0.0, (time.monotonic_ns() - _CLOCK.unpack(payload)[0]) / 1e6)
+        elif stream is None or stream.closed:
+            return
+        elif kind == codec.CLOSE:
+            self._close_by_peer(stream, payload[0] if payload else codec.NORMAL)
+        elif kind == codec.END:
+            stream.end_by_peer()
+        elif kind == codec.WINDOW and stream.credit is not None:
+            if stream.credit.refill(codec.parse_window(payload)):
+                stream.rearm()
+            else:
+                self.abort(stream, codec.OVERLOAD, "failed", "credit above 2^31")
+
+    def _close_by_peer(self, stream: Stream, code: int) -> None:
+        if code == codec.NORMAL:
+            stream.close_by_peer()
+            return
+        stream.peer_closed = True
+        outcome, reason = _CLOSE_TEXTS.get(code, _CLOSE_TEXTS[codec.RESET])
+        self.abort(stream, code, outcome, reason.format(remote=self.rules.remote))
+
+    def note_queued(self, count_bytes: int) -> None:
+        """Keep count of what sockets have not accepted; less of it may end a pause."""
+        self.queued_bytes += count_bytes
+        self._group.queued_bytes += count_bytes
+        if count_bytes < 0 and self._paused_s is not None:
+            self._judge_pause()
+
+    def _judge_pause(self) -> None:
+        if self.terms.flow or self.closed:
+            return
+        queues = (stream.queued_bytes for stream in self.streams.values())
+        amounts = self.queued_bytes, self._group.queued_bytes, queues, self.rules.grace
+        if self._paused_s is None and must_pause(*amounts):
+            self._paused_s = self.now_s
+        elif self._paused_s is not None and may_resume(*amounts):
+            self._paused_s = None
+            self.heard_s = self.now_s
+        self._rearm()
+
+    # From the sockets to the peer.
+
+    def send_control(self, frame: bytes) -> None:
+        """Queue a frame that goes ahead of data, sent at the end of this round."""
+        if self.closed:
+            return
+        if self._control is None:
+            self._control = bytearray()
+        self._control += frame
+        if len(self._control) > self.rules.control_queue_bytes:
+            self.fail("the other side does not read")
+        elif not self._flush_due:
+            self._flush_due = True
+            self.reactor.defer(self._flush_deferred)
+
+    def pull(self, stream: Stream) -> None:
+        """A source has bytes: send them, or queue up for a turn when others wait already."""
+        if self._partial is None and not self._ring:
+            if self._take_turn(stream):
+                return
+            stream.rearm()
+            return
+        self._join_ring(stream)
+        stream.rearm()
+        self._rearm()
+
+    def _join_ring(self, stream: Stream) -> None:
+        if self._ring is None:
+            self._ring = deque()
+        stream.waits_for_turn = True
+        self._ring.append(stream)
+
+    def _take_turn(self, stream: Stream) -> bool:
+        """Read one turn from a source and send it; True when the source may have more at once."""
+        limit = self.rules.turn_bytes if self.terms.is_new else self.rules.base_turn_bytes
+        if stream.credit is not None:
+            limit = min(limit, stream.credit.left_bytes)
+        if limit <= 0:
+            return False
+        buffer = self.reactor.buffer
+        try:
+            count = stream.sock.recv_into(buffer[codec.HEADER_BYTES : codec.HEADER_BYTES + limit])
+        except BlockingIOError:
+            return False
+        except OSError:
+            stream.fail_locally()
+            return False
+        if count == 0:
+            self._end_by_source(stream)
+            return False
+        stream.sent_bytes += count
+        self.sent_bytes += count
+        self._group.sent_bytes += count
+        if stream.credit is not None:
+            stream.credit.spend(count)
+        self._transmit(self._frame(stream.stream_id, buffer, count))
+        return count == limit and not stream.closed and (stream.credit is None or stream.credit.left_bytes > 0)
+
+    def _frame(self, stream_id: int, buffer: memoryview, count: int) -> list[codec.Payload]:
+        """Put headers to `count` bytes that stand behind the room for one header."""
+        most, start = self.terms.send_frame_bytes, codec.HEADER_BYTES
+        codec.HEADER.pack_into(buffer, 0, codec.DATA, stream_id, min(count, most))
+        frames: list[codec.Payload] = [buffer[: start + min(count, most)]]
+        for at in range(most, count, most):
+            length = min(most, count - at)
+            frames.append(codec.HEADER.pack(codec.DATA, stream_id, length))
+            frames.append(buffer[start + at : start + at + length])
+        return frames
+
+    def _end_by_source(self, stream: Stream) -> None:
+        if self.terms.eof:
+            self.send_control(codec.encode_frame(codec.END, stream.stream_id))
+        elif self.rules.linger_s is None:
+            self.send_control(codec.encode_frame(codec.CLOSE, stream.stream_id))
+            stream.peer_closed = True
+        stream.end_by_source()
+
+    def _transmit(self, parts: list[codec.Payload]) -> None:
+        """Send whole frames, control frames first; keep a copy of what the connection does not take."""
+        if self._control is not None:
+            parts.insert(0, bytes(self._control))
+            self._control = None
+        try:
+            sent = self.sock.send(parts[0]) if len(parts) == 1 else self.sock.sendmsg(parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError as exc:
+            self._fail_socket(exc)
+            return
+        self._progress_s = self.now_s
+        rest = bytearray()
+        for part in parts:
+            rest += part[sent:]
+            sent = max(0, sent - len(part))
+        if rest:
+            self._partial = memoryview(rest)
+            self._rearm()
+
+    def _flush_deferred(self) -> None:
+        self._flush_due = False
+        if not self.closed and self._partial is None:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send the rest of a cut write, then control frames, then turns of the waiting sources."""
+        if self._partial is not None and not self._send_partial():
+            return
+        if self._control is not None:
+            self._transmit([])
+        for _ in range(_TURNS_PER_ROUND):
+            if self._partial is not None or not self._ring or self.closed:
+                break
+            stream = self._ring.popleft()
+            stream.waits_for_turn = False
+            if self._take_turn(stream) and not stream.closed:
+                self._join_ring(stream)
+            else:
+                stream.rearm()
+        if not self._ring:
+            self._ring = None
+        self._rearm()
+
+    def _send_partial(self) -> bool:
+        """Go on with a cut write; True when it is done."""
+        if self._partial is None:
+            return True
+        try:
+            sent = self.sock.send(self._partial)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            self._fail_socket(exc)
+            return False
+        self._progress_s = self.now_s
+        self._partial = self._partial[sent:] if sent < len(self._partial) else None
+        return self._partial is None
+
+    def _rearm(self) -> None:
+        if self.closed:
+            return
+        mask = READ if self._paused_s is None else 0
+        if self._partial is not None or self._ring:
+            mask |= WRITE
+        mask = mask or IDLE
+        if mask != self._mask:
+            self._mask = mask
+            self.reactor.modify(self.sock.fileno(), mask)
+
+    # Life of the connection.
+
+    def ping(self) -> None:
+        """Ask the peer for a sign of life; the answer gives the round-trip time."""
+        self._pinged_s = self.now_s
+        self.send_control(codec.encode_frame(codec.PING, 0, _CLOCK.pack(time.monotonic_ns())))
+
+    def check_streams(self, now_s: float) -> None:
+        """Enforce the deadlines of the streams and the rules for slow sockets."""
+        for stream in list(self.streams.values()):
+            if not stream.closed:
+                stream.check_deadlines(now_s)
+        if self._paused_s is not None and now_s - self._paused_s >= self.rules.grace.longest_pause_s and self.streams:
+            largest = max(self.streams.values(), key=lambda stream: stream.queued_bytes)
+            self.abort(largest, codec.OVERLOAD, "reset", f"slow {self.rules.local}")
+        self._judge_pause()
+        self._check_stall(now_s)
+
+    def check_life(self, now_s: float) -> None:
+        """Keep the path open and notice a silent loss of it."""
+        if self.terms.ping:
+            silent_s = now_s - self.heard_s
+            if silent_s >= 2 * self.rules.ping_s:
+                self.fail("silent", f"no sign of life for {silent_s:.0f} s")
+            elif silent_s >= self.rules.ping_s and now_s - self._pinged_s >= self.rules.ping_s / 2:
+                self.ping()
+        elif self._keepalive_s and now_s >= self._keepalive_s:
+            self._keepalive_s = self._next_keepalive_s()
+            self.send_control(codec.encode_frame(codec.DATA, 0))
+        self._check_stall(now_s)
+
+    def _next_keepalive_s(self) -> float:
+        if self.rules.keepalive_s is None or self.terms.ping:
+            return 0.0
+        return self.now_s + random.uniform(*self.rules.keepalive_s)  # noqa: S311 - spreads load, hides nothing
+
+    def _check_stall(self, now_s: float) -> None:
+        if self._partial is not None and now_s - self._progress_s >= self.rules.stall_s:
+            self.fail("stalled")
+
+    def _fail_socket(self, exc: OSError) -> None:
+        # The kernel's own limit for data that is not taken may come a moment before ours.
+        waited_s = self.now_s - self._progress_s if self._partial is not None else 0.0
+        is_stall = exc.errno == errno.ETIMEDOUT and waited_s >= 0.8 * self.rules.stall_s
+        self.fail("stalled" if is_stall else "connection lost", exc.strerror or str(exc))
+
+    def fail(self, reason: str, detail: str = "") -> None:
+        """End the connection: reset all its streams and tell the owner. Does nothing the second time."""
+        if self.closed:
+            return
+        self.closed = True
+        for stream in list(self.streams.values()):
+            stream.peer_closed = True
+            self.abort(stream, codec.RESET, "reset", reason)
+        self._group.links.discard(self)
+        self.reactor.unregister(self.sock.fileno())
+        self._partial = self._control = self._ring = None
+        close_both_ways(self.sock)
+        self.owner.on_link_lost(self, reason, detail)
+
+
+_CLOSE_TEXTS: dict[int, tuple[Outcome, str]] = {
+    codec.REFUSED: ("refused", "service refused"),
+    codec.TIMEOUT: ("failed", "service did not answer"),
+    codec.NOT_ALLOWED: ("refused", "port not allowed on the device"),
+    codec.OVERLOAD: ("refused", "too many streams"),
+    codec.RESET: ("reset", "{remote} reset"),
+}
+
+
+def set_link_options(sock: socket.socket, *, unsent_bytes: int) -> None:
+    """Prepare a control connection: small frames leave at once, and a silent loss shows within about a minute."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 25)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+    # Without this the kernel takes megabytes of bulk, and a key stroke waits behind them.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent_bytes)
