@@ -288,23 +288,11 @@ class FleetClient:
         """Return the API keys without their secrets."""
         return _objects(self.request("GET", "/api/keys"), "keys", "/api/keys")
 
-    def create_key(
-        self,
-        name: str,
-        *,
-        role: str,
-        expires_in_s: float | None = None,
-        device_types: Sequence[str] = (),
-        tags: Sequence[str] = (),
-    ) -> JsonObject:
+    def create_key(self, name: str, *, role: str, expires_in_s: float | None = None) -> JsonObject:
         """Create an API key; `key` in the reply is the secret, shown once."""
         body: JsonObject = {"name": name, "role": role}
         if expires_in_s is not None:
             body["expires_in_s"] = int(expires_in_s)
-        if device_types:
-            body["device_types"] = list(device_types)
-        if tags:
-            body["tags"] = list(tags)
         return _object(self.request("POST", "/api/keys", json=body, subject=name), "/api/keys")
 
     def revoke_key(self, key_id: str) -> JsonObject:

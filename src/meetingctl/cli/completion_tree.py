@@ -95,7 +95,7 @@ def _words() -> Mapping[str, str]:
     from meetingctl.core.settings import setting_infos
 
     return _KINDS | {
-        "KEY": " ".join(setting_infos()),
+        "SETTING": " ".join(setting_infos()),
         "TOPIC": " ".join(TOPICS),
         "SERVICE": " ".join(TUNNEL_SERVICES),
         "SERVICE|PORT": " ".join(TUNNEL_SERVICES),

@@ -16,7 +16,7 @@ app = Noun()
 profile_app = Noun()
 app.add("profile", profile_app, "Keep several servers or sites apart.")
 
-Key = Annotated[str, typer.Argument(metavar="KEY", help="setting, as `config list` shows it", show_default=False)]
+Key = Annotated[str, typer.Argument(metavar="SETTING", help="setting, as `config list` shows it", show_default=False)]
 Name = Annotated[str, typer.Argument(metavar="PROFILE", help="name of the profile", show_default=False)]
 
 

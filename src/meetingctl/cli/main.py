@@ -3,7 +3,7 @@
 To add a command: write `cli/NOUN.py` with `app = Noun()` and functions under `@app.command("VERB")` (or one function
 under `@verb("NAME")`), then add one row to `COMMANDS`. Take `ctx: typer.Context`, get `run = of(ctx)`, call the domain
 function, print with `run.out`. Import anything heavy inside the function. Raise leaves of `core/errors.py` and never
-print an error. The docstring is the help: one line, then `Examples:` with lines that run. `make completions docs`
+print an error. The docstring is the help: one line, then `Examples:` with lines that run. `make docs`
 renews the generated files.
 """
 
@@ -31,8 +31,14 @@ COMMANDS = {
     "doctor": Entry("meetingctl.cli.doctor:doctor", "Check this installation and its connection to the server."),
     "help": Entry("meetingctl.cli.about:help_topic", "Explain a topic or a command."),
     "config": Entry("meetingctl.cli.config:app", "Read and change the settings."),
-    "remote": Entry("meetingctl.cli.remote:app", "Reach a device over SSH."),
     "completion": Entry("meetingctl.cli.completion:app", "Complete commands with the Tab key of a shell."),
+    "serve": Entry("meetingctl.cli.serve:app", "Run the server on this machine."),
+    "tunnel": Entry("meetingctl.cli.tunnel:app", "Open and watch reverse tunnels to devices."),
+    "remote": Entry("meetingctl.cli.remote:app", "Reach a device over SSH."),
+    "fleet": Entry("meetingctl.cli.fleet:app", "Keep the server's records of devices."),
+    "token": Entry("meetingctl.cli.token:app", "Make and revoke API keys."),
+    "audit": Entry("meetingctl.cli.audit:app", "See who did what."),
+    "db": Entry("meetingctl.cli.db:app", "Look after the server's database on this machine."),
 }
 
 EXIT_INTERRUPTED = 130

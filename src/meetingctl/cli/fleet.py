@@ -1,0 +1,369 @@
+"""`fleet`: the server's records of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meetingctl.cli.invocation import Invocation, of
+from meetingctl.cli.options import Device, Devices, DryRun, Fields, Filters
+from meetingctl.cli.output import Column
+from meetingctl.cli.targets import for_each
+from meetingctl.cli.tree import Noun
+
+if TYPE_CHECKING:
+    from meetingctl.client import FleetClient
+    from meetingctl.core.secret import Secret
+
+app = Noun()
+
+# A single-object call may hold these; they are shown only when they are asked for.
+SECRET_FIELDS = frozenset({"token_code", "ap_ssid", "ap_password", "http_pw_low", "http_pw_medium", "http_pw_high"})
+
+_COLUMNS = (
+    Column("device_key", "device"),
+    Column("status"),
+    Column("authorized"),
+    Column("device_type", "type"),
+    Column("distribution"),
+    Column("ip_address", "address"),
+    Column("last_seen"),
+    Column("note"),
+)
+_SHOW_ORDER = (
+    "device_key",
+    "device_name",
+    "status",
+    "online",
+    "last_seen",
+    "authorized",
+    "device_type",
+    "distribution",
+)
+
+TokenFile = Annotated[
+    str | None, typer.Option("--token-file", metavar="FILE", help="read the device's token code from this file")
+]
+
+
+@app.command("list")
+def list_devices(
+    ctx: typer.Context,
+    prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="device keys that begin with this")] = "",
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="at most this many, before filters")
+    ] = None,
+    fields: Fields = "",
+    filters: Filters = [],  # noqa: B006 - Typer reads the default and copies it
+) -> None:
+    """Show the devices.
+
+    Examples:
+      meetingctl fleet list
+      meetingctl fleet list --filter status=Available --filter "device_type=cam*"
+      meetingctl fleet list --fields device_key,ip_lan -o plain
+    """
+    from meetingctl.cli.completion_tree import remember_names
+
+    run = of(ctx)
+    with run.open_client() as client:
+        devices = list(client.list_devices(prefix=prefix, limit=limit))
+    if not prefix and limit is None:
+        remember_names(run.places.cache_dir, devices)
+    run.out.rows(devices, _COLUMNS, empty="no devices", fields=fields, filters=filters)
+
+
+@app.command("show")
+def show_device(
+    ctx: typer.Context,
+    device: Device,
+    secrets: Annotated[
+        bool, typer.Option("--secrets", help="also show the token code and passwords, if your role may read them")
+    ] = False,
+    fields: Fields = "",
+) -> None:
+    """Show one device.
+
+    Examples:
+      meetingctl fleet show cam-7
+      meetingctl fleet show cam-7 --fields status,last_seen --json
+      meetingctl fleet show cam-7 --secrets
+    """
+    run = of(ctx)
+    with run.open_client() as client:
+        record = client.get_device(device)
+    shown = record if secrets else {key: value for key, value in record.items() if key not in SECRET_FIELDS}
+    run.out.record(shown, fields=fields, order=_SHOW_ORDER)
+
+
+@app.command("create")
+def create_device(
+    ctx: typer.Context,
+    device: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="key of the new device; made when it is not given")
+    ] = None,
+    device_type: Annotated[str | None, typer.Option("--type", metavar="NAME", help="device type")] = None,
+    distribution: Annotated[str | None, typer.Option("--distribution", metavar="NAME", help="distribution")] = None,
+    serial: Annotated[str | None, typer.Option("--serial", metavar="TEXT", help="serial number of the product")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Create a device; its token code and passwords are shown once.
+
+    Without arguments the server makes everything. A device with a chosen key needs --type and --distribution.
+
+    Examples:
+      meetingctl fleet create
+      meetingctl fleet create cam-7 --type rpicam --distribution trixie
+      meetingctl fleet create --type rpicam --distribution trixie --json
+    """
+    from meetingctl.core.ids import new_token_code, parse_device_key
+    from meetingctl.core.secret import Secret
+
+    run = of(ctx)
+    is_plain = device is None and device_type is None and distribution is None and serial is None
+    if not is_plain and (device_type is None or distribution is None):
+        run.fail("--type and --distribution go together", hint="meetingctl fleet create --help")
+    key = str(parse_device_key(device)) if device is not None else None
+    if dry_run:
+        _tell_dry(run, "create", key or "a device with a made key")
+        return
+    with run.open_client() as client:
+        if is_plain:
+            made = client.generate_device()
+        else:
+            key = key or str(client.generate_key()["devicekey"])
+            made = client.create_device(
+                key,
+                token_code=Secret(new_token_code()),
+                device_type=device_type or "",
+                distribution=distribution or "",
+                product_serial=serial,
+            )
+    run.out.record({"device_key": made.pop("devicekey", key), **made})
+    run.out.note("the secrets above are shown once; next: meetingctl fleet authorize DEVICE")
+
+
+@app.command("register")
+def register_device(ctx: typer.Context, device: Device, token_file: TokenFile = None, dry_run: DryRun = False) -> None:
+    """Register as a device with its token code; works once per code.
+
+    The token code comes from --token-file, a prompt or standard input. The reply holds the device's long token.
+
+    Examples:
+      meetingctl fleet register cam-7 --token-file code.txt
+      echo 3FA9C1 | meetingctl fleet register cam-7
+    """
+    run = of(ctx)
+    code = _read_code(run, device, token_file)
+    if dry_run:
+        _tell_dry(run, "register", device)
+        return
+    with run.open_client() as client:
+        reply = client.register_device(device, token_code=code)
+    run.out.record({"device_key": device, **{key: value for key, value in reply.items() if key != "ok"}})
+
+
+@app.command("authorize")
+def authorize_devices(ctx: typer.Context, devices: Devices, dry_run: DryRun = False) -> int:
+    """Let devices connect and be reached.
+
+    Examples:
+      meetingctl fleet authorize cam-7
+      meetingctl fleet authorize cam-7 cam-8 --json
+    """
+    return _change_each(of(ctx), "authorize", devices, lambda client, key: client.set_authorized(key, True), dry_run)
+
+
+@app.command("revoke")
+def revoke_devices(ctx: typer.Context, devices: Devices, dry_run: DryRun = False) -> int:
+    """Take the authorization from devices; their connections and tunnels end at once.
+
+    Examples:
+      meetingctl fleet revoke cam-7
+    """
+    return _change_each(of(ctx), "revoke", devices, lambda client, key: client.set_authorized(key, False), dry_run)
+
+
+@app.command("note")
+def note_device(
+    ctx: typer.Context,
+    device: Device,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help='new note; "" removes it')] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Show or replace the note of a device.
+
+    Examples:
+      meetingctl fleet note cam-7
+      meetingctl fleet note cam-7 "north door, ladder needed"
+    """
+    run = of(ctx)
+    if text is not None and dry_run:
+        _tell_dry(run, "replace the note of", device)
+        return
+    with run.open_client() as client:
+        note = client.get_note(device) if text is None else str(client.set_note(device, text).get("note", text))
+    run.out.value({"device_key": device, "note": note}, text=None if run.out.is_json else _line(note))
+
+
+def _line(text: str) -> str:
+    from meetingctl.cli.output import printable
+
+    return printable(text)
+
+
+@app.command("tokens")
+def change_tokens(
+    ctx: typer.Context,
+    device: Device,
+    count: Annotated[
+        int | None, typer.Option("--set", metavar="N", min=0, max=1_000_000, help="flash tokens that are left")
+    ] = None,
+    new_code: Annotated[
+        bool, typer.Option("--new-code", help="make a new token code; the device needs it to connect again")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Show or set how many flash tokens a device has, or give it a new token code.
+
+    Examples:
+      meetingctl fleet tokens cam-7
+      meetingctl fleet tokens cam-7 --set 5
+      meetingctl fleet tokens cam-7 --new-code --yes
+    """
+    from meetingctl.core.ids import new_token_code
+    from meetingctl.core.secret import Secret
+
+    run = of(ctx)
+    if dry_run and (count is not None or new_code):
+        _tell_dry(run, "change the tokens of", device)
+        return
+    if new_code:
+        run.confirm(f"give {device} a new token code? The old one stops working.")
+    facts: dict[str, Any] = {"device_key": device}
+    with run.open_client() as client:
+        if count is not None:
+            facts["token_count"] = client.set_tokens(device, count).get("token_count", count)
+        if new_code:
+            code = new_token_code()
+            facts["token_code"] = client.set_token_code(device, Secret(code)).get("token_code", code)
+        if count is None and not new_code:
+            facts["token_count"] = client.get_device(device).get("token_count")
+    run.out.record(facts)
+
+
+@app.command("services")
+def change_services(
+    ctx: typer.Context,
+    device: Device,
+    names: Annotated[
+        str | None,
+        typer.Option("--set", metavar="A,B", help='the full list of ssh, http, vnc, scp, debug; "" for none'),
+    ] = None,
+    local_ports: Annotated[
+        list[str],
+        typer.Option("--local-port", metavar="SERVICE=PORT", help="where a service listens on the device; repeatable"),
+    ] = [],  # noqa: B006 - Typer reads the default and copies it
+    dry_run: DryRun = False,
+) -> None:
+    """Show or set the services of a device and the ports they listen on.
+
+    Examples:
+      meetingctl fleet services cam-7
+      meetingctl fleet services cam-7 --set ssh,http
+      meetingctl fleet services cam-7 --local-port http=5000
+    """
+    run = of(ctx)
+    wanted = None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+    ports = dict(_read_local_port(run, text) for text in local_ports)
+    if dry_run and (wanted is not None or ports):
+        _tell_dry(run, "change the services of", device)
+        return
+    with run.open_client() as client:
+        if wanted is not None or ports:
+            client.set_services(device, wanted, local_ports=ports or None)
+        record = client.get_device(device)
+    facts = {"device_key": device, "services": record.get("services", []), "local_ports": record.get("local_ports", {})}
+    run.out.record(facts)
+
+
+def _read_local_port(run: Invocation, text: str) -> tuple[str, int]:
+    name, _, port = text.partition("=")
+    if not name or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
+        run.fail(f"not a port of a service: {text[:80]!r}", hint="use for example --local-port http=5000")
+    return name, int(port)
+
+
+@app.command("remove")
+def remove_devices(ctx: typer.Context, devices: Devices, dry_run: DryRun = False) -> int:
+    """Delete devices with their tunnels, keys and logs.
+
+    Examples:
+      meetingctl fleet remove cam-7
+      meetingctl fleet remove cam-7 cam-8 --yes
+    """
+    run = of(ctx)
+    if not dry_run:
+        run.confirm(f"delete {', '.join(devices)} for good?")
+    return _change_each(run, "remove", devices, lambda client, key: client.delete_device(key), dry_run)
+
+
+@app.command("heartbeat")
+def send_heartbeat(
+    ctx: typer.Context,
+    device: Device,
+    token_file: TokenFile = None,
+    ip_lan: Annotated[
+        str | None, typer.Option("--ip-lan", metavar="ADDRESS", help="address in its own network")
+    ] = None,
+    ip_public: Annotated[str | None, typer.Option("--ip-public", metavar="ADDRESS", help="public address")] = None,
+    mac: Annotated[str | None, typer.Option("--mac", metavar="MAC", help="hardware address")] = None,
+    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="status note of the device")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Report a device as online, as the device itself would.
+
+    Examples:
+      meetingctl fleet heartbeat cam-7
+      meetingctl fleet heartbeat cam-7 --token-file code.txt --ip-lan 10.0.0.7
+    """
+    run = of(ctx)
+    given = {"ip_lan": ip_lan, "ip_public": ip_public, "mac": mac, "note": note}
+    facts = {key: value for key, value in given.items() if value is not None}
+    code = _read_code(run, device, token_file) if token_file is not None else None
+    if dry_run:
+        _tell_dry(run, "report as online", device)
+        return
+    with run.open_client(token_code=code) as client:
+        reply = client.send_heartbeat(device, facts)
+    run.out.record({"device_key": device, **{key: value for key, value in reply.items() if key != "ok"}})
+
+
+def _read_code(run: Invocation, device: str, token_file: str | None) -> Secret:
+    from meetingctl.core.ids import parse_token_code
+    from meetingctl.core.secret import Secret
+
+    if token_file is None:
+        text = run.read_secret(f"token code of {device}", flag="--token-file FILE").reveal()
+    else:
+        text = Path(token_file).read_text(encoding="utf-8").strip()
+    return Secret(parse_token_code(text))
+
+
+def _change_each(
+    run: Invocation, word: str, devices: list[str], change: Callable[[FleetClient, str], object], dry_run: bool
+) -> int:
+    if dry_run:
+        return for_each(run, word, devices, lambda key: None, dry_run=True)
+    with run.open_client() as client:
+        return for_each(run, word, devices, lambda key: change(client, key))
+
+
+def _tell_dry(run: Invocation, word: str, device: str) -> None:
+    if run.out.is_json:
+        run.out.value({"dry_run": True, "action": word, "device_key": device})
+    else:
+        run.out.note(f"would {word} {device}")

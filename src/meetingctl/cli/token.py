@@ -1,0 +1,90 @@
+"""`token`: API keys for people, tools, the tunnel proxy and sshd."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from meetingctl.cli.invocation import of
+from meetingctl.cli.options import DryRun, Fields, Filters
+from meetingctl.cli.targets import for_each
+from meetingctl.cli.tree import Noun
+
+app = Noun()
+
+ROLES = ("viewer", "operator", "admin", "proxy", "sshd")
+_COLUMNS = ("id", "name", "role", "created_at", "expires_at", "last_used_at", "revoked")
+
+
+@app.command("list")
+def list_keys(
+    ctx: typer.Context,
+    fields: Fields = "",
+    filters: Filters = [],  # noqa: B006 - Typer reads the default and copies it
+) -> None:
+    """Show the API keys, without their secrets.
+
+    Examples:
+      meetingctl token list
+      meetingctl token list --filter revoked=false --filter role=admin
+    """
+    run = of(ctx)
+    with run.open_client() as client:
+        keys = client.list_keys()
+    run.out.rows(keys, _COLUMNS, empty="no keys", fields=fields, filters=filters)
+
+
+@app.command("create")
+def create_key(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="who or what will use it", show_default=False)],
+    role: Annotated[
+        str, typer.Option("--role", metavar="ROLE", help="viewer, operator, admin, proxy or sshd")
+    ] = "viewer",
+    expires: Annotated[
+        str | None, typer.Option("--expires", metavar="DURATION", help="how long it works, for example 90d")
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Create an API key and print it; it is never shown again.
+
+    Examples:
+      meetingctl token create dashboard
+      meetingctl token create ci --role operator --expires 90d > ci.key
+    """
+    from meetingctl.core.duration import parse_duration_s
+
+    run = of(ctx)
+    if role not in ROLES:
+        run.fail(f"no role {role[:40]!r}", hint=f"use one of {', '.join(ROLES)}")
+    expires_in_s = parse_duration_s(expires) if expires is not None else None
+    if dry_run:
+        facts = {"dry_run": True, "name": name, "role": role, "expires_in_s": expires_in_s}
+        run.out.value(facts, text=f"would create a key for {name} with role {role}")
+        return
+    with run.open_client() as client:
+        made = client.create_key(name, role=role, expires_in_s=expires_in_s)
+    run.out.note(f"key {made.get('id')} for {name}, role {role}; it is shown once:")
+    run.out.value(made, text=str(made.get("key")))
+
+
+@app.command("revoke")
+def revoke_keys(
+    ctx: typer.Context,
+    key_ids: Annotated[
+        list[str], typer.Argument(metavar="KEY_ID...", help="ids, as `token list` shows them", show_default=False)
+    ],
+    dry_run: DryRun = False,
+) -> int:
+    """Revoke API keys at once; who uses them is locked out.
+
+    Examples:
+      meetingctl token revoke 3fa9c1d2 --yes
+    """
+    run = of(ctx)
+    if dry_run:
+        return for_each(run, "revoke", key_ids, lambda key_id: None, dry_run=True)
+    run.confirm(f"revoke {', '.join(key_ids)}?")
+    with run.open_client() as client:
+        return for_each(run, "revoke", key_ids, client.revoke_key)
