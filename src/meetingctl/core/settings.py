@@ -102,9 +102,11 @@ def _port_list(value: Any) -> tuple[int, ...]:
     return tuple(_count(1, 65535)(str(item).strip()) for item in items if str(item).strip())
 
 
-def _service_ports(value: Any) -> Mapping[str, int]:
+def _service_ports(value: Any) -> tuple[tuple[str, int], ...]:
+    if isinstance(value, (list, tuple)) and all(isinstance(pair, tuple) for pair in value):
+        value = dict(value)
     pairs = value.items() if isinstance(value, Mapping) else (word.partition("=")[::2] for word in _words(value))
-    return {_text(name): _count(1, 65535)(port) for name, port in pairs}
+    return tuple((_text(name), _count(1, 65535)(port)) for name, port in pairs)
 
 
 def _path(value: Any) -> Path | None:

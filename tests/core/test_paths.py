@@ -1,0 +1,70 @@
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meetingctl.core.errors import InvalidInput
+from meetingctl.core.paths import safe_join, write_atomic
+
+_NASTY = [
+    "..",
+    ".",
+    "",
+    "a/b",
+    "/etc",
+    "%2e%2e",
+    "..%2f",
+    "%252e",
+    "a\\b",
+    "a\0",
+    "x" * 300,
+    "a.",
+    "аdmin",
+    ".hidden",
+    "~",
+]
+
+
+@pytest.mark.parametrize("part", _NASTY)
+def test_nasty_parts_are_refused(part: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput):
+        safe_join(tmp_path, "sub", part)
+
+
+@given(st.lists(st.one_of(st.text(max_size=20), st.sampled_from(_NASTY)), min_size=1, max_size=4))
+def test_a_joined_path_never_leaves_its_root(parts: list[str]) -> None:
+    root = Path("/srv/root")
+    try:
+        joined = safe_join(root, *parts)
+    except InvalidInput:
+        return
+    assert joined.is_relative_to(root)
+    assert joined != root
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("/etc")
+    with pytest.raises(InvalidInput):
+        safe_join(tmp_path, "out", "passwd")
+
+
+def test_an_atomic_write_replaces_whole_files_with_the_mode_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "secret"
+    write_atomic(path, "one", mode=0o600)
+    write_atomic(path, b"two", mode=0o600)
+    assert path.read_text() == "two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["secret"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    write_atomic(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "\ud800")
+    with pytest.raises(TypeError):
+        write_atomic(path, 7)  # type: ignore[arg-type]  # the failure must come after the temporary file exists
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept"]
