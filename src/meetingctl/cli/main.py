@@ -24,6 +24,7 @@ from meetingctl.cli.tree import Entry, LazyGroup
 from meetingctl.core.errors import MeetingctlError, UsageError
 
 COMMANDS = {
+    "demo": Entry("meetingctl.cli.demo:demo", "Run a fleet of one device on this machine."),
     "login": Entry("meetingctl.cli.account:login", "Store the API key of a server."),
     "logout": Entry("meetingctl.cli.account:logout", "Forget the stored API key."),
     "whoami": Entry("meetingctl.cli.account:whoami", "Show who the server takes you for."),

@@ -56,6 +56,7 @@ def set_up_logging(*, level: str, style: str, stream: TextIO | None = None) -> N
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for noisy in (
+        "asyncio",
         "asyncssh",
         "httpx",
         "httpcore",

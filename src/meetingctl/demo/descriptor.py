@@ -1,6 +1,6 @@
 """Pipes and terminals as awaitable ends.
 
-asyncio's own pipe transports lose the last output of a terminal, because it ends with an error (EIO) and no end of file.
+asyncio's own pipe transports lose the last output of a terminal, which ends with an error (EIO) and no end of file.
 """
 
 from __future__ import annotations
