@@ -17,8 +17,9 @@ from meetingctl.tunnel.agentconfig import AgentConfig
 from meetingctl.tunnel.caps import Agreed, kinds_from_proxy
 from meetingctl.tunnel.dialling import dial
 from meetingctl.tunnel.directory import Outcome
+from meetingctl.tunnel.group import LinkGroup
 from meetingctl.tunnel.heartbeat import Heartbeat
-from meetingctl.tunnel.link import Link, LinkGroup
+from meetingctl.tunnel.link import Link
 from meetingctl.tunnel.reactor import Reactor
 from meetingctl.tunnel.rules import AGENT_RULES, LinkRules
 from meetingctl.tunnel.stream import Stream

@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import struct
 
 from meetingctl.tunnel.reactor import READ, Reactor
-
-_RESET = struct.pack("ii", 1, 0)
-
-
-def close_with_reset(sock: socket.socket) -> None:
-    """Close so that the other side sees a failure and not an orderly end."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    sock.close()
-
-
-def close_both_ways(sock: socket.socket) -> None:
-    """Shut down before closing, so that the other side is told even if the descriptor is still in use."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-    sock.close()
 
 
 class Farewell:

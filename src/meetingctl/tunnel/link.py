@@ -1,30 +1,26 @@
-"""One control connection and the streams on it; the same state machine at both ends.
-
-Sending is by turns: a source is read when the connection can take its bytes, so what waits unsent is at most one turn
-and control frames. Frames about windows, pings and openings go ahead of data at frame borders.
-"""
+"""One control connection and the streams on it; the same state machine at both ends."""
 
 from __future__ import annotations
 
-import errno
 import random
 import socket
 import struct
 import time
-from collections import deque
 from typing import Protocol
 
 from meetingctl.tunnel import codec
 from meetingctl.tunnel.caps import Agreed
 from meetingctl.tunnel.credit import SMALLEST_WINDOW_BYTES, ReceiveWindow, SendCredit, initial_window
 from meetingctl.tunnel.directory import Outcome
-from meetingctl.tunnel.farewell import Farewell, close_both_ways, close_with_reset
+from meetingctl.tunnel.farewell import Farewell
 from meetingctl.tunnel.grace import may_resume, must_pause
+from meetingctl.tunnel.group import LinkGroup
+from meetingctl.tunnel.outbox import Outbox
 from meetingctl.tunnel.reactor import BROKEN, IDLE, READ, WRITE, Reactor
 from meetingctl.tunnel.rules import LinkRules
+from meetingctl.tunnel.sockets import acknowledge_at_once, close_both_ways, close_with_reset, set_link_options
 from meetingctl.tunnel.stream import Stream
 
-_TURNS_PER_ROUND = 16
 _LAST_STREAM_ID = (1 << 32) - 1
 _CLOCK = struct.Struct("!Q")
 
@@ -42,54 +38,18 @@ class LinkOwner(Protocol):
         """A stream ended."""
 
 
-class LinkGroup:
-    """All links of one loop: what they share, and the two sweeps that replace a timer per link."""
-
-    def __init__(self, reactor: Reactor, rules: LinkRules) -> None:
-        self.reactor = reactor
-        self.rules = rules
-        self.links: set[Link] = set()
-        self.busy: set[Link] = set()
-        self.queued_bytes = self.sent_bytes = self.received_bytes = 0
-        self._is_sweeping = False
-        reactor.call_later(rules.ping_s / 8, self._sweep_all)
-
-    def note_busy(self, link: Link) -> None:
-        """Have the streams of the link looked after."""
-        self.busy.add(link)
-        if not self._is_sweeping:
-            self._is_sweeping = True
-            self.reactor.call_later(self.rules.sweep_s, self._sweep_busy)
-
-    def _sweep_busy(self) -> None:
-        self._is_sweeping = bool(self.busy)
-        if self.busy:
-            self.reactor.call_later(self.rules.sweep_s, self._sweep_busy)
-        for link in list(self.busy):
-            link.check_streams(self.reactor.now_s)
-
-    def _sweep_all(self) -> None:
-        self.reactor.call_later(self.rules.ping_s / 8, self._sweep_all)
-        for link in list(self.links):
-            link.check_life(self.reactor.now_s)
-
-
 class Link:
     """A control connection after its handshake."""
 
     __slots__ = (
-        "_control",
         "_decoder",
-        "_flush_due",
         "_group",
         "_keepalive_s",
         "_mask",
         "_next_id",
-        "_partial",
+        "_outbox",
         "_paused_s",
         "_pinged_s",
-        "_progress_s",
-        "_ring",
         "closed",
         "heard_s",
         "label",
@@ -123,13 +83,10 @@ class Link:
         self.rtt_ms: float | None = None
         self.closed = False
         self._decoder = codec.FrameDecoder(kinds, max_frame_bytes=terms.receive_frame_bytes)
-        self._partial: memoryview | None = None
-        self._control: bytearray | None = None
-        self._ring: deque[Stream] | None = None
-        self._flush_due = False
+        self._outbox = Outbox(self)
         self._next_id = 1
         self._paused_s: float | None = None
-        self.heard_s = self._progress_s = self._pinged_s = self.now_s
+        self.heard_s = self._pinged_s = self.now_s
         self._keepalive_s = self._next_keepalive_s()
         self._mask = READ
         set_link_options(sock, unsent_bytes=group.rules.unsent_bytes)
@@ -207,11 +164,10 @@ class Link:
         stream.closed = True
         stream.unregister()
         del self.streams[stream.stream_id]
-        if stream.waits_for_turn and self._ring is not None:
-            self._ring.remove(stream)
+        self._outbox.forget(stream)
         self.note_queued(-stream.queued_bytes)
         if not self.streams:
-            self._group.busy.discard(self)
+            self._group.note_idle(self)
         self.owner.on_stream_end(stream, outcome, reason)
 
     def _encode_close(self, stream_id: int, code: int) -> bytes:
@@ -222,7 +178,7 @@ class Link:
     def on_ready(self, mask: int) -> None:
         """Send what waits, receive what came."""
         if mask & WRITE:
-            self._flush()
+            self._outbox.flush()
         if not self.closed and mask & (READ | BROKEN):
             if self._paused_s is None:
                 self._receive()
@@ -240,14 +196,13 @@ class Link:
         except BlockingIOError:
             return
         except OSError as exc:
-            self._fail_socket(exc)
+            self.fail("connection lost", exc.strerror or str(exc))
             return
         if count == 0:
             self.fail("connection lost", "closed by the other side")
             return
         if not self.terms.is_new and count < len(buffer):
-            # An old agent sends with Nagle's algorithm: a delayed acknowledgement holds its next small frame for 40 ms.
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            acknowledge_at_once(self.sock)
         self.feed(buffer[:count])
 
     def feed(self, chunk: memoryview) -> None:
@@ -321,78 +276,29 @@ class Link:
         elif self._paused_s is not None and may_resume(*amounts):
             self._paused_s = None
             self.heard_s = self.now_s
-        self._rearm()
+        self.rearm()
 
     # From the sockets to the peer.
 
     def send_control(self, frame: bytes) -> None:
-        """Queue a frame that goes ahead of data, sent at the end of this round."""
-        if self.closed:
-            return
-        if self._control is None:
-            self._control = bytearray()
-        self._control += frame
-        if len(self._control) > self.rules.control_queue_bytes:
-            self.fail("the other side does not read")
-        elif not self._flush_due:
-            self._flush_due = True
-            self.reactor.defer(self._flush_deferred)
+        """Send a frame ahead of data, at the end of this round."""
+        if not self.closed:
+            self._outbox.send_control(frame)
 
     def pull(self, stream: Stream) -> None:
-        """A source has bytes: send them, or queue up for a turn when others wait already."""
-        if self._partial is None and not self._ring:
-            if self._take_turn(stream):
-                return
-            stream.rearm()
-            return
-        self._join_ring(stream)
-        stream.rearm()
-        self._rearm()
+        """A source has bytes for the peer."""
+        self._outbox.pull(stream)
 
-    def _join_ring(self, stream: Stream) -> None:
-        if self._ring is None:
-            self._ring = deque()
-        stream.waits_for_turn = True
-        self._ring.append(stream)
-
-    def _take_turn(self, stream: Stream) -> bool:
-        """Read one turn from a source and send it; True when the source may have more at once."""
-        limit = self.rules.turn_bytes if self.terms.is_new else self.rules.base_turn_bytes
+    def note_sent(self, stream: Stream, count_bytes: int) -> None:
+        """Count what goes to the peer."""
+        stream.sent_bytes += count_bytes
+        self.sent_bytes += count_bytes
+        self._group.sent_bytes += count_bytes
         if stream.credit is not None:
-            limit = min(limit, stream.credit.left_bytes)
-        if limit <= 0:
-            return False
-        buffer = self.reactor.buffer
-        try:
-            count = stream.sock.recv_into(buffer[codec.HEADER_BYTES : codec.HEADER_BYTES + limit])
-        except BlockingIOError:
-            return False
-        except OSError:
-            stream.fail_locally()
-            return False
-        if count == 0:
-            self._end_by_source(stream)
-            return False
-        stream.sent_bytes += count
-        self.sent_bytes += count
-        self._group.sent_bytes += count
-        if stream.credit is not None:
-            stream.credit.spend(count)
-        self._transmit(self._frame(stream.stream_id, buffer, count))
-        return count == limit and not stream.closed and (stream.credit is None or stream.credit.left_bytes > 0)
+            stream.credit.spend(count_bytes)
 
-    def _frame(self, stream_id: int, buffer: memoryview, count: int) -> list[codec.Payload]:
-        """Put headers to `count` bytes that stand behind the room for one header."""
-        most, start = self.terms.send_frame_bytes, codec.HEADER_BYTES
-        codec.HEADER.pack_into(buffer, 0, codec.DATA, stream_id, min(count, most))
-        frames: list[codec.Payload] = [buffer[: start + min(count, most)]]
-        for at in range(most, count, most):
-            length = min(most, count - at)
-            frames.append(codec.HEADER.pack(codec.DATA, stream_id, length))
-            frames.append(buffer[start + at : start + at + length])
-        return frames
-
-    def _end_by_source(self, stream: Stream) -> None:
+    def end_by_source(self, stream: Stream) -> None:
+        """A source said its last byte: tell the peer as far as the terms have a word for it."""
         if self.terms.eof:
             self.send_control(codec.encode_frame(codec.END, stream.stream_id))
         elif self.rules.linger_s is None:
@@ -400,71 +306,12 @@ class Link:
             stream.peer_closed = True
         stream.end_by_source()
 
-    def _transmit(self, parts: list[codec.Payload]) -> None:
-        """Send whole frames, control frames first; keep a copy of what the connection does not take."""
-        if self._control is not None:
-            parts.insert(0, bytes(self._control))
-            self._control = None
-        try:
-            sent = self.sock.send(parts[0]) if len(parts) == 1 else self.sock.sendmsg(parts)
-        except BlockingIOError:
-            sent = 0
-        except OSError as exc:
-            self._fail_socket(exc)
-            return
-        self._progress_s = self.now_s
-        rest = bytearray()
-        for part in parts:
-            rest += part[sent:]
-            sent = max(0, sent - len(part))
-        if rest:
-            self._partial = memoryview(rest)
-            self._rearm()
-
-    def _flush_deferred(self) -> None:
-        self._flush_due = False
-        if not self.closed and self._partial is None:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Send the rest of a cut write, then control frames, then turns of the waiting sources."""
-        if self._partial is not None and not self._send_partial():
-            return
-        if self._control is not None:
-            self._transmit([])
-        for _ in range(_TURNS_PER_ROUND):
-            if self._partial is not None or not self._ring or self.closed:
-                break
-            stream = self._ring.popleft()
-            stream.waits_for_turn = False
-            if self._take_turn(stream) and not stream.closed:
-                self._join_ring(stream)
-            else:
-                stream.rearm()
-        if not self._ring:
-            self._ring = None
-        self._rearm()
-
-    def _send_partial(self) -> bool:
-        """Go on with a cut write; True when it is done."""
-        if self._partial is None:
-            return True
-        try:
-            sent = self.sock.send(self._partial)
-        except BlockingIOError:
-            return False
-        except OSError as exc:
-            self._fail_socket(exc)
-            return False
-        self._progress_s = self.now_s
-        self._partial = self._partial[sent:] if sent < len(self._partial) else None
-        return self._partial is None
-
-    def _rearm(self) -> None:
+    def rearm(self) -> None:
+        """Watch the connection for what can be used now."""
         if self.closed:
             return
         mask = READ if self._paused_s is None else 0
-        if self._partial is not None or self._ring:
+        if self._outbox.is_blocked:
             mask |= WRITE
         mask = mask or IDLE
         if mask != self._mask:
@@ -508,14 +355,8 @@ class Link:
         return self.now_s + random.uniform(*self.rules.keepalive_s)  # noqa: S311 - spreads load, hides nothing
 
     def _check_stall(self, now_s: float) -> None:
-        if self._partial is not None and now_s - self._progress_s >= self.rules.stall_s:
+        if self._outbox.stalled_s(now_s) >= self.rules.stall_s:
             self.fail("stalled")
-
-    def _fail_socket(self, exc: OSError) -> None:
-        # The kernel's own limit for data that is not taken may come a moment before ours.
-        waited_s = self.now_s - self._progress_s if self._partial is not None else 0.0
-        is_stall = exc.errno == errno.ETIMEDOUT and waited_s >= 0.8 * self.rules.stall_s
-        self.fail("stalled" if is_stall else "connection lost", exc.strerror or str(exc))
 
     def fail(self, reason: str, detail: str = "") -> None:
         """End the connection: reset all its streams and tell the owner. Does nothing the second time."""
@@ -527,7 +368,7 @@ class Link:
             self.abort(stream, codec.RESET, "reset", reason)
         self._group.links.discard(self)
         self.reactor.unregister(self.sock.fileno())
-        self._partial = self._control = self._ring = None
+        self._outbox.clear()
         close_both_ways(self.sock)
         self.owner.on_link_lost(self, reason, detail)
 
@@ -539,16 +380,3 @@ _CLOSE_TEXTS: dict[int, tuple[Outcome, str]] = {
     codec.OVERLOAD: ("refused", "too many streams"),
     codec.RESET: ("reset", "{remote} reset"),
 }
-
-
-def set_link_options(sock: socket.socket, *, unsent_bytes: int) -> None:
-    """Prepare a control connection: small frames leave at once, and a silent loss shows within about a minute."""
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 25)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
-    # Without this the kernel takes megabytes of bulk, and a key stroke waits behind them.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent_bytes)

@@ -18,14 +18,14 @@ from meetingctl.core.clock import now_ms
 from meetingctl.tunnel import codec
 from meetingctl.tunnel.caps import Agreed, kinds_from_agent
 from meetingctl.tunnel.directory import AgentKind, Outcome, Tunnel, Visit
-from meetingctl.tunnel.farewell import close_with_reset
-from meetingctl.tunnel.link import Link, LinkGroup
+from meetingctl.tunnel.group import LinkGroup
+from meetingctl.tunnel.link import Link
 from meetingctl.tunnel.reactor import Reactor
 from meetingctl.tunnel.rules import LinkRules, ProxyLimits
+from meetingctl.tunnel.sockets import close_with_reset, set_visitor_options
 from meetingctl.tunnel.stream import Stream
 
 _ENDED_KEPT = 16_384
-_VISITOR_KEEPALIVE_S = (60, 15, 4)
 
 
 @dataclass(slots=True, eq=False)
@@ -200,15 +200,3 @@ class DataPlane:
             if not live:
                 del self._live[port]
         self.ended.append(visitor.visit(outcome, reason, bytes_in=stream.sent_bytes, bytes_out=stream.received_bytes))
-
-
-def set_visitor_options(sock: socket.socket, *, unsent_bytes: int) -> None:
-    """Prepare a visitor's socket: small answers leave at once, and progress of a slow visitor shows in small steps."""
-    idle_s, interval_s, count = _VISITOR_KEEPALIVE_S
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent_bytes)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)

@@ -22,7 +22,6 @@ from meetingctl.core.net import join_endpoint, parse_endpoint
 from meetingctl.core.settings import Settings
 from meetingctl.tunnel.caps import Agreed
 from meetingctl.tunnel.directory import Admission, AgentLink, Desired, Directory, Outcome, Tunnel
-from meetingctl.tunnel.farewell import close_with_reset
 from meetingctl.tunnel.gate import DeviceHistory
 from meetingctl.tunnel.grace import GraceRules
 from meetingctl.tunnel.ledger import Ledger
@@ -30,6 +29,7 @@ from meetingctl.tunnel.plane import DataPlane, Session, Visitor
 from meetingctl.tunnel.publicport import PublicPort, VisitorRates
 from meetingctl.tunnel.reception import Reception
 from meetingctl.tunnel.rules import LinkRules, ProxyLimits
+from meetingctl.tunnel.sockets import close_with_reset
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from meetingctl.core.limits import TokenBucket
 from meetingctl.core.net import address_in, parse_networks
 from meetingctl.tunnel.directory import Outcome, Tunnel
-from meetingctl.tunnel.farewell import close_with_reset
 from meetingctl.tunnel.listening import Listening
 from meetingctl.tunnel.plane import Session, Visitor
 from meetingctl.tunnel.rules import ProxyLimits
+from meetingctl.tunnel.sockets import close_with_reset
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from meetingctl.core.ids import is_device_key
 from meetingctl.tunnel.caps import BASE, PROXY_WINDOW_BYTES, Agreed, agreed_caps, negotiate, offer_caps
 from meetingctl.tunnel.codec import WireError
 from meetingctl.tunnel.directory import DENIED, Admission, Directory, Refused
-from meetingctl.tunnel.farewell import close_with_reset
 from meetingctl.tunnel.gate import Gate
 from meetingctl.tunnel.handshake import MAX_LINE_BYTES, Hello, encode_refusal, encode_welcome, parse_hello
 from meetingctl.tunnel.listening import Listening
 from meetingctl.tunnel.rules import ProxyLimits
+from meetingctl.tunnel.sockets import close_with_reset
 
 log = logging.getLogger(__name__)
 

@@ -33,6 +33,11 @@ class LinkRules:
     unsent_bytes: int = 128 << 10
     sweep_s: float = 0.25
 
+    @property
+    def life_sweep_s(self) -> float:
+        """Return how often idle connections are looked at."""
+        return self.ping_s / 8
+
     def answer_s(self, has_eof: bool) -> float:
         """Return how long a half-closed stream may stay silent."""
         return self.half_open_s if has_eof or self.linger_s is None else self.linger_s
