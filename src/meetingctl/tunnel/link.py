@@ -148,6 +148,22 @@ class Link:
             self._forget(stream, outcome, reason)
             close_with_reset(stream.sock)
 
+    def make_room(self) -> None:
+        """End the half-closed stream that has been silent for longest, when there is one.
+
+        Without half-close on the wire a departed visitor looks like one that waits for an answer: many short visits
+        would otherwise use up an old agent's streams within the linger.
+        """
+        if not self.terms.eof:
+            waiting = [s for s in self.streams.values() if s.source_ended and not s.queued_bytes]
+            if waiting:
+                self.close_quietly(min(waiting, key=lambda stream: stream.heard_s))
+
+    def close_quietly(self, stream: Stream) -> None:
+        """End a stream in order from this side."""
+        self.send_control(self._encode_close(stream.stream_id, codec.NORMAL))
+        self.finish(stream)
+
     def finish(self, stream: Stream) -> None:
         """End a stream in order, after its last byte."""
         if stream.closed:

@@ -159,6 +159,8 @@ class DataPlane:
             return
         limits, port = self._limits, visitor.tunnel.port
         most = limits.streams_per_new_agent if link.terms.is_new else limits.streams_per_old_agent
+        if len(link.streams) >= most:
+            link.make_room()
         live = self._live.setdefault(port, set())
         if len(link.streams) >= most or len(live) >= limits.streams_per_tunnel:
             close_with_reset(visitor.sock)

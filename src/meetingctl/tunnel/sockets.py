@@ -19,7 +19,7 @@ def set_link_options(sock: socket.socket, *, unsent_bytes: int) -> None:
 
 
 def set_visitor_options(sock: socket.socket, *, unsent_bytes: int) -> None:
-    """Prepare a visitor's socket; without a user timeout, for it may leave its answer unread for as long as it likes."""
+    """Prepare a visitor's socket; it may leave its answer unread as long as it likes, so there is no user timeout."""
     _set_common_options(sock, _VISITOR_KEEPALIVE_S, unsent_bytes)
 
 

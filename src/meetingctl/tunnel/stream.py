@@ -259,5 +259,4 @@ class Stream:
         ):
             link.abort(self, codec.OVERLOAD, "reset", f"slow {rules.local}")
         elif self.source_ended and self._queue is None and now_s - self.heard_s >= rules.answer_s(link.terms.eof):
-            link.send_control(codec.encode_frame(codec.CLOSE, self.stream_id))
-            link.finish(self)
+            link.close_quietly(self)
