@@ -20,12 +20,7 @@ class ApiDirectory:
     async def admit(self, device_key: str, token: str, peer: str) -> Admission:
         """Check a credential. Raises: Refused; MeetingctlError when the API gives no usable answer."""
         question = {"device_key": device_key, "token": token, "peer": peer}
-        try:
-            answer = await asyncio.to_thread(self._client.request, "POST", "/api/proxy/admit", json=question)
-        except Forbidden:
-            raise
-        except AuthError as exc:
-            raise Refused(exc.message) from exc
+        answer = await asyncio.to_thread(self._client.request, "POST", "/api/proxy/admit", json=question)
         return parse_admission(answer)
 
     async def sync(self, report: Report) -> Desired:
@@ -39,8 +34,10 @@ class ApiDirectory:
 
 
 def parse_admission(answer: Any) -> Admission:
-    """Read the answer to an admission. Raises: MeetingctlError."""
+    """Read the answer to an admission. Raises: Refused, MeetingctlError for an answer of another shape."""
     try:
+        if not answer["admitted"]:
+            raise Refused(str(answer["reason"]))
         return Admission(str(answer["device_key"]), int(answer["generation"]))
     except (KeyError, TypeError, ValueError) as exc:
         raise MeetingctlError("the API answered an admission with something else") from exc

@@ -52,6 +52,7 @@ class RegistryDirectory:
 
     async def sync(self, report: Report) -> Desired:
         """Store a report and return what should be open, and which agents must go."""
+        self._loop = asyncio.get_running_loop()
         known = self._known.get(report.proxy, {})
         now_known = {agent.device_key: agent for agent in report.agents}
         changed = [agent for key, agent in now_known.items() if known.get(key) != agent]
@@ -68,8 +69,7 @@ class RegistryDirectory:
         return await asyncio.to_thread(self._desired, report.agents)
 
     async def wait_change(self, timeout_s: float) -> None:
-        """Return at the next change, or after the timeout."""
-        self._loop = asyncio.get_running_loop()
+        """Return at the next change since the last `sync` began, or after the timeout."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()

@@ -12,7 +12,7 @@ from meetingctl.core.errors import InvalidInput
 from meetingctl.server.http import Body, Text, body_of, describe, need, read_json
 from meetingctl.server.identity.principal import Principal, Role
 from meetingctl.server.tunnels.directory import RegistryDirectory
-from meetingctl.tunnel.directory import Report
+from meetingctl.tunnel.directory import Refused, Report
 
 router = APIRouter(tags=["proxy"])
 
@@ -26,8 +26,12 @@ class AdmitBody(Body):
 
 
 class AdmitReply(BaseModel):
+    """A refusal is an answer like another: 401 means that the proxy's own key is wrong."""
+
+    admitted: bool
     device_key: str
     generation: int
+    reason: str
 
 
 class SyncBody(Body):
@@ -52,8 +56,12 @@ async def admit(
     request: Request, principal: Proxy, body: Annotated[AdmitBody, Depends(body_of(AdmitBody))]
 ) -> dict[str, Any]:
     """Check the credential of an agent that dialled in."""
-    admission = await _directory(request).admit(body.device_key[:128], body.token[:64], body.peer[:64])
-    return {"device_key": admission.device_key, "generation": admission.generation}
+    device_key = body.device_key[:128]
+    try:
+        admission = await _directory(request).admit(device_key, body.token[:64], body.peer[:64])
+    except Refused as exc:
+        return {"admitted": False, "device_key": device_key, "generation": 0, "reason": exc.reason}
+    return {"admitted": True, "device_key": device_key, "generation": admission.generation, "reason": ""}
 
 
 @router.post("/api/proxy/sync", **describe(SyncReply, body=SyncBody))
