@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from meetingctl.client import FleetClient
-from meetingctl.core.errors import AuthError, Forbidden, MeetingctlError
+from meetingctl.core.errors import MeetingctlError
 from meetingctl.tunnel.directory import Admission, Desired, Refused, Report, Tunnel
 
 
