@@ -33,6 +33,7 @@ Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_CAP_BYTES = 256 * 1024
+REPORT_CAP_BYTES = 8 * 1024 * 1024  # a tunnel proxy reports thousands of agents at once
 BODY_DEADLINE_S = 30.0
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HEADERS = (
@@ -82,7 +83,8 @@ class Front:
                     await answer.json(200, payload)
             else:
                 scope["path"] = _one_prefix(scope["path"])
-                await self._app(scope, _bounded(scope, receive), answer)
+                cap_bytes = REPORT_CAP_BYTES if scope["path"].startswith("/api/proxy/") else BODY_CAP_BYTES
+                await self._app(scope, _bounded(scope, receive, cap_bytes), answer)
                 route = getattr(scope.get("route"), "path", "unmatched")
         except MeetingctlError as exc:
             await answer.error(exc, scope["path"])
@@ -151,7 +153,7 @@ async def read_body(scope: Scope, receive: Receive, *, cap_bytes: int) -> bytes 
     return None if message["type"] == "http.disconnect" else body
 
 
-def _bounded(scope: Scope, receive: Receive, cap_bytes: int = BODY_CAP_BYTES) -> Receive:
+def _bounded(scope: Scope, receive: Receive, cap_bytes: int) -> Receive:
     """Cap the size and the time of a body."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:18]) > cap_bytes:
