@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from loopthread import LoopThread
 from meetingctl.demo.sshd import DeviceSsh, load_key
-
-
-class LoopThread:
-    """An event loop in a thread, for a server that a synchronous test talks to."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def run(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
-        self.loop.close()
 
 
 class OpenSsh:
@@ -53,11 +34,9 @@ class OpenSsh:
 
 
 @pytest.fixture
-def openssh(tmp_path: Path) -> Iterator[OpenSsh]:
-    if not all(map(shutil.which, ("ssh", "scp"))):
-        if os.environ.get("CI") == "true":
-            pytest.fail("ssh and scp are missing: apt install openssh-client")
-        pytest.skip("needs ssh and scp: apt install openssh-client")
+def openssh(tmp_path: Path, require_program: Callable[..., str]) -> Iterator[OpenSsh]:
+    for program in ("ssh", "scp", "sftp"):
+        require_program(program, package="openssh-client")
     host_key, visitor_key = load_key(tmp_path / "host", "host"), load_key(tmp_path / "id", "visitor")
     thread = LoopThread()
     server = DeviceSsh(host_key=host_key, visitor_key=visitor_key, path=os.environ["PATH"])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from loopthread import LoopThread
 from meetingctl.demo.sshd import DeviceSsh, load_key
 from meetingctl.remote.hosts import HostKey
 
@@ -34,30 +33,6 @@ class Device:
     @property
     def offered(self) -> HostKey:
         return HostKey(self.host_key.public_data)
-
-
-class LoopThread:
-    """An event loop in a thread, for servers that a synchronous test talks to."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def run(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
-
-    def close(self) -> None:
-        self.run(self._end_tasks())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
-        self.loop.close()
-
-    async def _end_tasks(self) -> None:
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.fixture

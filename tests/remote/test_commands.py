@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shlex
-import shutil
 import signal
 import subprocess
 import time
@@ -103,9 +102,8 @@ def test_untrust_forgets_and_needs_no_device(meetingctl, device):
 
 
 @pytest.mark.real
-def test_ssh_runs_openssh_with_our_pins(meetingctl, device):
-    if shutil.which("ssh") is None:
-        pytest.skip("ssh is not installed")
+def test_ssh_runs_openssh_with_our_pins(meetingctl, device, require_program):
+    require_program("ssh", package="openssh-client")
     command = ("remote", "ssh", device.target, "-i", str(device.identity))
     done = meetingctl(*command, "-v", "--", "echo", "over ssh;", "exit", "5")
     assert (done.returncode, done.stdout) == (5, b"over ssh\n")

@@ -24,7 +24,7 @@ SHELL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def demo(
     ctx: typer.Context,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", metavar="DIR", help="keep the demo's data here, and reuse it")
+        Path | None, typer.Option("--data", metavar="DIR", help="keep the demo's data here, and reuse it")
     ] = None,
     api_listen: Annotated[
         str | None, typer.Option("--api-listen", metavar="HOST:PORT", help="address of the API")
@@ -44,7 +44,7 @@ def demo(
 
     Examples:
       meetingctl demo
-      meetingctl demo --data-dir /tmp/fleet --api-listen 127.0.0.1:18470 --tunnel-listen 127.0.0.1:19001
+      meetingctl demo --data /tmp/fleet --api-listen 127.0.0.1:18470 --tunnel-listen 127.0.0.1:19001
       meetingctl --profile demo fleet list
     """
     from meetingctl.demo.stage import demo_settings, run_demo
@@ -118,7 +118,7 @@ def summary(facts: DemoFacts, lines: list[str]) -> str:
     rows = {
         "API": facts.server_url,
         "admin key": f"{facts.credentials_file}, also profile {PROFILE!r}",
-        "device": f"{facts.device_key}, behind the tunnel: port {facts.ssh_port} is its ssh, {facts.http_port} its http",
+        "device": f"{facts.device_key}, behind the tunnel: port {facts.ssh_port} is ssh, {facts.http_port} http",
     }
     facts_text = "\n".join(f"  {name:<11}{value}" for name, value in rows.items())
     lines_text = "\n".join(f"  {line}" for line in lines)

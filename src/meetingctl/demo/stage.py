@@ -149,7 +149,7 @@ def hold_folder(data_dir: Path) -> Iterator[None]:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(data_dir / "demo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise ConfigError(f"cannot write in {data_dir}: {exc.strerror}", hint="meetingctl demo --data-dir DIR") from exc
+        raise ConfigError(f"cannot write in {data_dir}: {exc.strerror}", hint="meetingctl demo --data DIR") from exc
     with os.fdopen(descriptor, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,7 +157,7 @@ def hold_folder(data_dir: Path) -> Iterator[None]:
             holder = file.read(20).strip() or "unknown"
             raise Busy(
                 f"a demo runs already on {data_dir} (process {holder})",
-                hint="use that one, or meetingctl demo --data-dir DIR with other ports",
+                hint="use that one, or meetingctl demo --data DIR with other ports",
             ) from exc
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
