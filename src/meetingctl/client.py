@@ -10,6 +10,7 @@ Only GET is repeated, because a repeated write may act twice. One deadline cover
 from __future__ import annotations
 
 import json as json_codec
+import logging
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from meetingctl import __version__
 from meetingctl.core.errors import Busy, InvalidInput, MeetingctlError, Unreachable, error_for_status
 from meetingctl.core.net import is_loopback
 from meetingctl.core.secret import Secret
+
+log = logging.getLogger(__name__)
 
 JsonObject = dict[str, Any]
 
@@ -362,6 +365,7 @@ class FleetClient:
                     raise httpx.ReadTimeout("the reply did not end in time", request=reply.request)
                 if len(content) > REPLY_CAP_BYTES:
                     raise MeetingctlError(f"{self.base_url}{path}: the reply is over {REPLY_CAP_BYTES} bytes")
+            log.debug("request", extra={"method": method, "url": str(reply.url), "status": reply.status_code})
             return _Reply(reply.status_code, reply.headers, bytes(content))
 
     def _raise_unreachable(self, error: Exception) -> NoReturn:

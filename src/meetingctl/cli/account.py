@@ -40,7 +40,8 @@ def login(
     from meetingctl.client import FleetClient
 
     run = of(ctx)
-    profile = run.options.pop("profile", None) or run.sources.profile
+    run.may_name_new_profile = True
+    profile = run.sources.profile
     settings = run.settings
     _warn_about_plain_http(run, settings.server_url)
     key = _read_key(run, key_file)
@@ -62,7 +63,7 @@ def _read_key(run: Invocation, key_file: str | None) -> Secret:
         return run.read_secret(f"API key for {run.settings.server_url}", flag="--key-file FILE")
     text = Path(key_file).read_text(encoding="utf-8").strip()
     if not text or len(text.split()) != 1:
-        run.fail(f"{key_file}: holds no API key", hint="the file holds the key in one line")
+        run.refuse(f"{key_file}: holds no API key", hint="the file holds the key in one line")
     return Secret(text)
 
 

@@ -20,7 +20,7 @@ def list_records(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="at most this many")] = 100,
     about: Annotated[
-        str | None, typer.Option("--object", metavar="NAME", help="records about this device, key or tunnel")
+        str | None, typer.Option("--object", metavar="NAME", help="records about this object, for example device:cam-7")
     ] = None,
     before: Annotated[int | None, typer.Option("--before", metavar="ID", min=1, help="older than this record")] = None,
     fields: Fields = "",
@@ -30,7 +30,7 @@ def list_records(
 
     Examples:
       meetingctl audit list --limit 20
-      meetingctl audit list --object cam-7 -o ndjson
+      meetingctl audit list --object device:cam-7 -o ndjson
       meetingctl audit list --filter result=refused
     """
     run = of(ctx)

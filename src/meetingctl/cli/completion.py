@@ -56,7 +56,7 @@ def _choose_shell(run: Invocation, shell: str | None) -> str:
 
     chosen = shell or PurePath(run.env.get("SHELL", "")).name
     if chosen not in SHELLS:
-        run.fail(f"no completion for shell {chosen!r}", hint=f"use one of {', '.join(SHELLS)}")
+        run.refuse(f"no completion for shell {chosen!r}", hint=f"use one of {', '.join(SHELLS)}")
     return chosen
 
 

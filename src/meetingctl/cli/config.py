@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,8 +28,9 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
-        return [_plain_value(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else value
+        is_table = bool(value) and isinstance(value[0], tuple)
+        return dict(value) if is_table else list(value)
+    return value
 
 
 def describe_settings(run: Invocation) -> list[dict[str, Any]]:
@@ -100,9 +100,9 @@ def set_setting(
     name, profile = _known_key(key), run.sources.profile
     is_secret = is_secret_setting(name)
     if is_secret and value is not None:
-        run.fail(f"{name} is a secret: not on the command line", hint=f"meetingctl config set {name} < FILE")
+        run.refuse(f"{name} is a secret: not on the command line", hint=f"meetingctl config set {name} < FILE")
     if not is_secret and value is None:
-        run.fail("no VALUE", hint=f"meetingctl config set {name} VALUE")
+        run.refuse("no VALUE", hint=f"meetingctl config set {name} VALUE")
     path = run.places.credentials_file if is_secret else run.places.user_file
     new = run.read_secret(name, flag="a file").reveal() if is_secret else toml_value(name, value or "")
     if not dry_run and is_secret:
@@ -241,7 +241,7 @@ def use_profile(ctx: typer.Context, name: Name, dry_run: DryRun = False) -> None
 
     run = of(ctx)
     if name not in run.sources.profile_names:
-        run.fail(f"no profile {name!r}", hint=f"meetingctl config profile add {name} --server-url URL")
+        run.refuse(f"no profile {name!r}", hint=f"meetingctl config profile add {name} --server-url URL")
     if not dry_run:
         choose_profile(run.places.user_file, name)
     _tell(run, _profile_change(run, name), dry_run)

@@ -25,8 +25,9 @@ def toml_value(key: str, text: str) -> Any:
     if isinstance(parsed, bool | int):
         return parsed
     if isinstance(parsed, tuple):
-        return list(parsed)
-    return dict(parsed) if isinstance(parsed, Mapping) else text
+        is_table = bool(parsed) and isinstance(parsed[0], tuple)
+        return dict(parsed) if is_table else list(parsed)
+    return text
 
 
 def put_setting(path: Path, profile: str, key: str, value: Any) -> None:

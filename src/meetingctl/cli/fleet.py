@@ -125,7 +125,7 @@ def create_device(
     run = of(ctx)
     is_plain = device is None and device_type is None and distribution is None and serial is None
     if not is_plain and (device_type is None or distribution is None):
-        run.fail("--type and --distribution go together", hint="meetingctl fleet create --help")
+        run.refuse("--type and --distribution go together", hint="meetingctl fleet create --help")
     key = str(parse_device_key(device)) if device is not None else None
     if dry_run:
         _tell_dry(run, "create", key or "a device with a made key")
@@ -142,8 +142,9 @@ def create_device(
                 distribution=distribution or "",
                 product_serial=serial,
             )
-    run.out.record({"device_key": made.pop("devicekey", key), **made})
-    run.out.note("the secrets above are shown once; next: meetingctl fleet authorize DEVICE")
+    key = str(made.pop("devicekey", key))
+    run.out.record({"device_key": key, **made})
+    run.out.note(f"the secrets are shown once; next: meetingctl fleet authorize {key}")
 
 
 @app.command("register")
@@ -282,18 +283,18 @@ def change_services(
     if dry_run and (wanted is not None or ports):
         _tell_dry(run, "change the services of", device)
         return
+    facts: dict[str, Any] = {"device_key": device}
     with run.open_client() as client:
         if wanted is not None or ports:
             client.set_services(device, wanted, local_ports=ports or None)
-        record = client.get_device(device)
-    facts = {"device_key": device, "services": record.get("services", []), "local_ports": record.get("local_ports", {})}
-    run.out.record(facts)
+        facts["services"] = client.get_services(device)
+    run.out.record(facts | ({"local_ports": ports} if ports else {}))
 
 
 def _read_local_port(run: Invocation, text: str) -> tuple[str, int]:
     name, _, port = text.partition("=")
     if not name or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
-        run.fail(f"not a port of a service: {text[:80]!r}", hint="use for example --local-port http=5000")
+        run.refuse(f"not a port of a service: {text[:80]!r}", hint="use for example --local-port http=5000")
     return name, int(port)
 
 

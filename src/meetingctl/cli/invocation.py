@@ -34,6 +34,7 @@ class Invocation:
         self.env = env
         self.argv = argv
         self.options: dict[str, Any] = {}
+        self.may_name_new_profile = False
         self._extra: dict[str, object] = {}
 
     # Settings.
@@ -50,7 +51,8 @@ class Invocation:
         """The parsed files and the profile. Raises: ConfigError, UsageError."""
         from meetingctl.cli.layers import read_sources
 
-        return read_sources(self.places, self.env, self.options.get("profile"))
+        profile = self.options.get("profile")
+        return read_sources(self.places, self.env, profile, may_be_new=self.may_name_new_profile)
 
     @cached_property
     def resolved(self) -> Resolved:
@@ -157,7 +159,10 @@ class Invocation:
         if self.options.get("yes"):
             return
         if not self.may_ask:
-            raise UsageError(f"{question} cannot ask here", hint="add --yes to go ahead")
+            import shlex
+
+            command = shlex.join(["meetingctl", *self.argv, "--yes"])
+            raise UsageError(f"this needs a yes, and nobody can be asked: {question}", hint=command)
         import typer
 
         if not typer.confirm(question, err=True):
@@ -194,7 +199,7 @@ class Invocation:
         ) as client:
             yield client
 
-    def fail(self, message: str, *, hint: str | None = None) -> NoReturn:
+    def refuse(self, message: str, *, hint: str | None = None) -> NoReturn:
         """Raise: UsageError."""
         raise UsageError(message, hint=hint)
 

@@ -151,13 +151,18 @@ class Sources:
         return [DEFAULT_PROFILE, *sorted(names)]
 
 
-def read_sources(places: Places, env: Mapping[str, str], profile_option: str | None) -> Sources:
-    """Read the files and choose the profile. Raises: ConfigError; UsageError for a profile that no file has."""
+def read_sources(
+    places: Places, env: Mapping[str, str], profile_option: str | None, *, may_be_new: bool = False
+) -> Sources:
+    """Read the files and choose the profile.
+
+    Raises: ConfigError; UsageError for a profile that no file has, unless it may be new.
+    """
     system, user = read_config(places.system_file), read_config(places.user_file, must_exist=places.is_user_file_named)
     credentials = read_credentials(places.credentials_file)
     wanted = profile_option or env.get("MEETINGCTL_PROFILE") or user.chosen or system.chosen or DEFAULT_PROFILE
     sources = Sources(system, user, credentials, wanted)
-    if wanted not in sources.profile_names:
+    if wanted not in sources.profile_names and not may_be_new:
         raise UsageError(f"no profile {wanted!r}", hint="meetingctl config profile list")
     return sources
 
@@ -184,8 +189,14 @@ def _check_command_line(layer: Layer) -> None:
         try:
             parse_setting(key, value, source=COMMAND_LINE)
         except ConfigError as exc:
-            info = setting_infos().get(key)
-            raise UsageError(exc.message, hint=f"{key}: {info.help}" if info else exc.hint) from exc
+            raise UsageError(exc.message, hint=_describe(key) or exc.hint) from exc
+
+
+def _describe(key: str) -> str | None:
+    info = setting_infos().get(key)
+    if info is None:
+        return None
+    return f"use one of {', '.join(filter(None, info.choices))}" if info.choices else f"{key}: {info.help}"
 
 
 def _without_foreign_key(resolved: Resolved, credentials: list[Named]) -> Resolved:

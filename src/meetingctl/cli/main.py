@@ -24,7 +24,7 @@ from meetingctl.cli.tree import Entry, LazyGroup
 from meetingctl.core.errors import MeetingctlError, UsageError
 
 COMMANDS = {
-    "demo": Entry("meetingctl.cli.demo:demo", "Run a fleet of one device on this machine."),
+    "demo": Entry("meetingctl.cli.demo:demo", "Run a fleet of one device on this machine, to try everything out."),
     "login": Entry("meetingctl.cli.account:login", "Store the API key of a server."),
     "logout": Entry("meetingctl.cli.account:logout", "Forget the stored API key."),
     "whoami": Entry("meetingctl.cli.account:whoami", "Show who the server takes you for."),
@@ -39,6 +39,7 @@ COMMANDS = {
     "fleet": Entry("meetingctl.cli.fleet:app", "Keep the server's records of devices."),
     "token": Entry("meetingctl.cli.token:app", "Make and revoke API keys."),
     "audit": Entry("meetingctl.cli.audit:app", "See who did what."),
+    "device": Entry("meetingctl.cli.device:app", "Look after the camera on this machine."),
     "db": Entry("meetingctl.cli.db:app", "Look after the server's database on this machine."),
 }
 

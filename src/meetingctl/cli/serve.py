@@ -33,10 +33,10 @@ PublicHost = Annotated[
 
 def _set_mode(run: Invocation, mode: str | None, legacy_open: bool, allow_from: list[str]) -> None:
     if mode == "legacy-open" and not legacy_open:
-        run.fail("mode legacy-open needs to be asked for", hint="add --legacy-open")
+        run.refuse("mode legacy-open needs to be asked for", hint="add --legacy-open")
     run.set_options(mode="legacy-open" if legacy_open else mode, legacy_allow_from=allow_from)
     if run.settings.mode == "legacy-open" and not legacy_open:
-        run.fail("mode legacy-open is set, but needs to be asked for", hint="add --legacy-open")
+        run.refuse("mode legacy-open is set, but needs to be asked for", hint="add --legacy-open")
 
 
 @app.command("api")
@@ -121,7 +121,7 @@ def serve_everything(
     run = of(ctx)
     parts = frozenset(word.strip() for word in (only or ",".join(PARTS)).split(",") if word.strip())
     if unknown := sorted(parts - {*PARTS}):
-        run.fail(f"no part {unknown[0][:40]!r}", hint=f"use {' or '.join(PARTS)}")
+        run.refuse(f"no part {unknown[0][:40]!r}", hint=f"use {' or '.join(PARTS)}")
     run.set_options(
         api_listen=api_listen,
         tunnel_listen=tunnel_listen,

@@ -57,7 +57,7 @@ def create_key(
 
     run = of(ctx)
     if role not in ROLES:
-        run.fail(f"no role {role[:40]!r}", hint=f"use one of {', '.join(ROLES)}")
+        run.refuse(f"no role {role[:40]!r}", hint=f"use one of {', '.join(ROLES)}")
     expires_in_s = parse_duration_s(expires) if expires is not None else None
     if dry_run:
         facts = {"dry_run": True, "name": name, "role": role, "expires_in_s": expires_in_s}

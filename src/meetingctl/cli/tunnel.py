@@ -78,10 +78,10 @@ def _service_and_port(run: Invocation, text: str) -> tuple[str, int | None]:
 
     if text.isascii() and text.isdigit():
         if not 1 <= int(text[:6]) <= 65535:
-            run.fail(f"port out of range: {text[:10]}", hint="ports go from 1 to 65535")
+            run.refuse(f"port out of range: {text[:10]}", hint="ports go from 1 to 65535")
         return "relay", int(text)
     if text not in TUNNEL_SERVICES or text == "relay":
-        run.fail(f"no service {text[:40]!r}", hint="use ssh, http, vnc, scp or a port number")
+        run.refuse(f"no service {text[:40]!r}", hint="use ssh, http, vnc, scp or a port number")
     return text, None
 
 
@@ -140,7 +140,7 @@ def close_tunnels(
     """
     run = of(ctx)
     if bool(ports) == every:
-        run.fail("name tunnels by ID, or --all", hint="meetingctl tunnel list")
+        run.refuse("name tunnels by ID, or --all", hint="meetingctl tunnel list")
     names = [str(port) for port in ports]
     with run.open_client() as client:
         if not every:
