@@ -9,17 +9,10 @@ from meetingctl.core.errors import AuthError, ConfigError, HostKeyChanged, Trans
 from meetingctl.core.secret import Secret
 from meetingctl.core.target import parse_target
 from meetingctl.demo.sshd import load_key
+from meetingctl.remote.command import join_command, run_command, wrap_sudo
 from meetingctl.remote.hosts import HostKeys
 from meetingctl.remote.route import Route
-from meetingctl.remote.session import (
-    Login,
-    connect,
-    fetch_host_key,
-    join_command,
-    order_host_key_algorithms,
-    run_command,
-    wrap_sudo,
-)
+from meetingctl.remote.session import Login, connect, fetch_host_key, order_host_key_algorithms
 
 TARGET = parse_target("cam-7")
 
@@ -112,17 +105,20 @@ def test_both_outputs_stay_apart_and_input_is_empty(device, pins):
 
 
 def test_a_slow_reader_makes_the_device_wait(device, pins, tmp_path):
-    """The writer blocks for a while: at most the SSH window and a few chunks may have left the device by then."""
-    progress = tmp_path / "progress"
-    seen = []
+    """Half of the output is taken slowly: the device may be ahead by its window and what sockets and pipes hold."""
+    progress, size_bytes = tmp_path / "progress", 48 * 1024 * 1024
+    taken_bytes, ahead_bytes = 0, [0]
 
     def write_slowly(chunk):
-        if not seen:
-            time.sleep(1)
-            seen.append(progress.stat().st_size if progress.exists() else 0)
+        nonlocal taken_bytes
+        taken_bytes += len(chunk)
+        if taken_bytes < size_bytes // 2:
+            time.sleep(0.001)
+            ahead_bytes.append(progress.stat().st_size - taken_bytes)
 
-    run(device, pins, f"head -c 67108864 /dev/zero | tee {progress}", stdout=write_slowly)
-    assert 0 < seen[0] < 24 * 1024 * 1024
+    run(device, pins, f"head -c {size_bytes} /dev/zero | tee {progress}", stdout=write_slowly)
+    assert taken_bytes == size_bytes
+    assert max(ahead_bytes) < 14 * 1024 * 1024
 
 
 def test_an_output_that_nobody_reads_ends_the_command(device, pins):

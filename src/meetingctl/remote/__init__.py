@@ -2,7 +2,8 @@
 
 hosts       which host key a device must show
 route       which way leads to it: a direct address or the tunnel
-session     a connection and one command on it
+session     a connection to a device with the right key
+command     one command on a connection
 openssh     the command line of OpenSSH's own client
 access      the three together: what the commands call
 """

@@ -1,21 +1,16 @@
-"""An SSH connection to one device, and one command on it."""
+"""An SSH connection to one device, whose host key is the pinned one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
-import shlex
-import signal
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
 
-from meetingctl.core.errors import AuthError, ConfigError, MeetingctlError, TransportLost, Unreachable
+from meetingctl.core.errors import AuthError, ConfigError, Unreachable
 from meetingctl.core.net import join_endpoint
 from meetingctl.core.secret import Secret
 from meetingctl.core.target import Target
@@ -24,9 +19,6 @@ from meetingctl.remote.route import Note, Route
 
 KEEPALIVE_S = 15
 KEEPALIVE_MISSES = 4
-CHUNK_BYTES = 64 * 1024
-
-Write = Callable[[bytes], object]
 
 # Plain keys only: a host certificate has no fingerprint that an operator could compare.
 _HOST_KEY_KINDS = {
@@ -47,31 +39,11 @@ class Login:
     password: Secret | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a remote command ended: its exit code (128 + signal when one killed it) and how long it took."""
-
-    exit_code: int
-    duration_s: float
-
-
 def order_host_key_algorithms(pinned: Sequence[HostKey]) -> list[str]:
     """Return the host key algorithms to accept, those of the pinned keys first, so that the host shows these."""
     kinds = {key.kind for key in pinned}
     ordered = sorted(_HOST_KEY_KINDS, key=lambda kind: kind not in kinds)
     return [algorithm for kind in ordered for algorithm in _HOST_KEY_KINDS[kind]]
-
-
-def join_command(words: Sequence[str]) -> str:
-    """Make the line for the remote shell: one word is a line already, several are quoted and arrive as given."""
-    return words[0] if len(words) == 1 else shlex.join(words)
-
-
-def wrap_sudo(line: str, *, has_password: bool) -> str:
-    """Return the line run by root. With a password sudo reads it from standard input, which the command never sees."""
-    if has_password:
-        return f"sudo -S -p '' -- sh -c {shlex.quote(f'exec </dev/null; {line}')}"
-    return f"sudo -n -- sh -c {shlex.quote(line)}"
 
 
 async def fetch_host_key(route: Route, *, prefer: Sequence[HostKey] = (), timeout_s: float) -> HostKey:
@@ -177,90 +149,3 @@ async def _open(
         keepalive_interval=KEEPALIVE_S,
         keepalive_count_max=KEEPALIVE_MISSES,
     )
-
-
-async def run_command(
-    connection: asyncssh.SSHClientConnection, line: str, *, stdout: Write, stderr: Write, stdin: bytes = b""
-) -> Outcome:
-    """Run one line in the remote user's shell and hand its output on as it comes, byte for byte.
-
-    Memory stays bounded: a reader that is slower than the device makes the device wait. The remote command's standard
-    input is `stdin` and then its end. Raises: TransportLost, and OSError when the output cannot be written.
-    """
-    started_s = time.monotonic()
-    try:
-        async with connection.create_process(line, encoding=None) as process:
-            process.stdin.write(stdin)
-            process.stdin.write_eof()
-            await _pump_both(process, stdout, stderr)
-            await process.wait_closed()
-            return Outcome(_exit_code(process), time.monotonic() - started_s)
-    except asyncssh.ChannelOpenError as exc:
-        raise MeetingctlError(f"the device opens no session: {exc}") from exc
-    except asyncssh.Error as exc:
-        raise TransportLost(f"the connection was lost: {exc}") from exc
-
-
-def _exit_code(process: asyncssh.SSHClientProcess[bytes]) -> int:
-    if process.exit_signal is not None:
-        number = getattr(signal, f"SIG{process.exit_signal[0]}", None)
-        return 128 + int(number or 0)
-    if process.exit_status is None:
-        raise TransportLost("the connection was lost before the command ended")
-    return process.exit_status
-
-
-async def _pump_both(process: asyncssh.SSHClientProcess[bytes], stdout: Write, stderr: Write) -> None:
-    pumps = [asyncio.create_task(_pump(process.stdout, stdout)), asyncio.create_task(_pump(process.stderr, stderr))]
-    try:
-        await asyncio.gather(*pumps)
-    except BaseException:
-        # Interrupted, or nobody reads our output any more: tell the command, which else runs on without a terminal.
-        with contextlib.suppress(OSError):
-            process.terminate()
-        raise
-    finally:
-        for pump in pumps:
-            pump.cancel()
-
-
-async def _pump(source: asyncssh.SSHReader[bytes], write: Write) -> None:
-    async with _writer_thread(write) as deliver:
-        while chunk := await source.read(CHUNK_BYTES):
-            await deliver(chunk)
-
-
-@contextlib.asynccontextmanager
-async def _writer_thread(write: Write) -> AsyncIterator[Callable[[bytes], asyncio.Future[None]]]:
-    """Offer an awaitable write that may block without stopping the loop, or the end of the program: a daemon thread."""
-    loop = asyncio.get_running_loop()
-    jobs: queue.SimpleQueue[tuple[bytes, asyncio.Future[None]] | None] = queue.SimpleQueue()
-
-    def settle(done: asyncio.Future[None], error: OSError | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def work() -> None:
-        while (job := jobs.get()) is not None:
-            error = None
-            try:
-                write(job[0])
-            except OSError as exc:
-                error = exc
-            with contextlib.suppress(RuntimeError):  # The loop is gone: nobody waits any more.
-                loop.call_soon_threadsafe(settle, job[1], error)
-
-    def deliver(chunk: bytes) -> asyncio.Future[None]:
-        done = loop.create_future()
-        jobs.put((chunk, done))
-        return done
-
-    threading.Thread(target=work, name="remote output", daemon=True).start()
-    try:
-        yield deliver
-    finally:
-        jobs.put(None)
