@@ -40,7 +40,6 @@ class OldAgent:
         self._control: socket.socket | None = None
         self._write_lock = threading.Lock()
         self._services: dict[int, socket.socket] = {}
-        self._threads: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.refusals: list[dict[str, object]] = []
         self.connections = 0
@@ -55,8 +54,6 @@ class OldAgent:
         self._thread.join(5)
         for service in list(self._services.values()):
             self._shut(service)
-        for thread in self._threads:
-            thread.join(5)
 
     @property
     def open_streams(self) -> int:
@@ -157,9 +154,8 @@ class OldAgent:
             return
         service.settimeout(None)
         self._services[stream_id] = service
-        thread = threading.Thread(target=self._pump, args=(stream_id, service), daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        # Row 8: nobody waits for these threads; one whose service is silent stays until the service speaks.
+        threading.Thread(target=self._pump, args=(stream_id, service), daemon=True).start()
 
     def _pump(self, stream_id: int, service: socket.socket) -> None:
         try:

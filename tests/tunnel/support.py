@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from meetingctl.core.secret import Secret
@@ -203,6 +206,35 @@ def agent_config(bed: Bed, *ports: int, **changes: Any) -> AgentConfig:
         "backoff_most_s": 0.5,
     }
     return AgentConfig(**(facts | changes))
+
+
+class Child:
+    """A module of this folder as a process of its own, which says one line when it is ready."""
+
+    def __init__(self, module: str, *arguments: object, prefix: tuple[str, ...] = ()) -> None:
+        argv = [*prefix, sys.executable, "-m", f"{__package__}.{module}", *map(str, arguments)]
+        root = Path(__file__).parents[__package__.count(".") + 1]
+        self.process = subprocess.Popen(argv, cwd=root, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+
+    def read_line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def rss_bytes(self) -> int:
+        """Return the resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+    def descriptors(self) -> int:
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+    def kill(self) -> None:
+        """Kill it with no chance to say goodbye."""
+        self.process.kill()
+        self.process.wait(10)
+        for stream in (self.process.stdout, self.process.stdin):
+            if stream is not None:
+                stream.close()
 
 
 def connect(port: int, *, timeout_s: float = 10.0) -> socket.socket:

@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from meetingctl.tunnel.rules import LinkRules
+
 from .conftest import MakeBed, StartAgent
-from .support import FREE, Bed, connect, echo, read_all, read_exactly, service, wait_until
+from .support import Bed, connect, echo, read_all, read_exactly, service, wait_until
 
 RAGGED_STREAMS = 40
 RAGGED_BYTES = 400_000
@@ -151,7 +153,7 @@ def test_departed_visitors_are_gone_from_the_agent(
         finally:
             ended.release()
 
-    bed = make_bed()
+    bed = make_bed(tunnel_linger_s=0.5)
     with service(talk) as local_port:
         agent = start_agent(bed, kind, local_port)
         port = bed.open(local_port)
@@ -224,8 +226,6 @@ def test_small_answers_of_an_agent_with_nagle_are_quick(bed: Bed, start_agent: S
 
 
 def test_frames_to_an_old_agent_are_small_and_it_is_kept_awake(make_bed: MakeBed, start_agent: StartAgent) -> None:
-    from meetingctl.tunnel.rules import LinkRules
-
     bed = make_bed(rules=LinkRules(keepalive_s=(0.1, 0.2), ping_s=0.4))
     with service(echo) as local_port:
         agent = start_agent(bed, "old", local_port)
@@ -243,7 +243,7 @@ def test_frames_to_an_old_agent_are_small_and_it_is_kept_awake(make_bed: MakeBed
 
 
 def test_many_visitors_one_after_the_other_leave_nothing(make_bed: MakeBed, kind: str, start_agent: StartAgent) -> None:
-    bed = make_bed(limits=FREE)
+    bed = make_bed(tunnel_linger_s=0.5)
     with service(echo) as local_port:
         start_agent(bed, kind, local_port)
         port = bed.open(local_port)

@@ -31,7 +31,7 @@ class LinkRules:
     base_turn_bytes: int = 64 << 10
     control_queue_bytes: int = 256 << 10
     unsent_bytes: int = 128 << 10
-    sweep_s: float = 0.25
+    sweep_s: float = 0.1
 
     @property
     def life_sweep_s(self) -> float:
