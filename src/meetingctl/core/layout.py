@@ -54,7 +54,8 @@ UPDATE_LOG = f"{LOG_DIR}/update_from_file.log"
 # Sockets and facts that daemons on the device share; gone after a reboot.
 RUN_DIR = "/run/rpi-cam"
 STREAM_STATE_SOCKET = f"{RUN_DIR}/stream.sock"
-RECORDER_STATE_SOCKET = f"{RUN_DIR}/recorder.sock"
+RECORDER_STATE_JSON = f"{RUN_DIR}/recorder.json"  # what the recorder does; see device/recorder/progress.py
+RECORDER_INPUT = f"{RUN_DIR}/recorder-input.ffconcat"  # the address for ffmpeg, a password included; 0600
 WATCHDOG_STATE_SOCKET = f"{RUN_DIR}/watchdog.sock"
 # {"port", "path"} of the RTSP listener without a password and "http_port" of the loopback HTTP server; 0600.
 STREAM_LOCAL_JSON = f"{RUN_DIR}/stream-local.json"
