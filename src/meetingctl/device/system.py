@@ -306,7 +306,7 @@ def _end_group(process: subprocess.Popen[bytes], *, grace_s: float = _TERM_GRACE
     if process.returncode is None:
         _signal_group(process.pid, signal.SIGTERM)
         _wait_ended(process, grace_s)
-        pass
+        _signal_group(process.pid, signal.SIGKILL)
     process.wait()
 
 
