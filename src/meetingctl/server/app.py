@@ -49,6 +49,7 @@ def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
     api.add_exception_handler(MeetingctlError, _on_error)
     api.add_exception_handler(HTTPException, _on_http_error)
     api.add_exception_handler(RequestValidationError, _on_invalid)
+    api.add_exception_handler(Exception, _on_bug)
     return api
 
 
@@ -74,3 +75,8 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(error_body(MeetingctlError("Invalid request"), request.url.path), 400)
+
+
+def _on_bug(request: Request, error: Exception) -> JSONResponse:
+    """Answer for a bug; the exception goes on to the front, which logs it."""
+    return JSONResponse(error_body(MeetingctlError("Internal error"), request.url.path), 500)

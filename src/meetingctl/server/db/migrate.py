@@ -41,6 +41,7 @@ def migrate(database: Database) -> tuple[str | None, str]:
     """
     with translated_errors(), database.writing.connect() as connection:
         if database.dialect == "postgresql":
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '10min'")  # the other server's migration may take long
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         before = current_revision(connection)
         if before == HEAD:

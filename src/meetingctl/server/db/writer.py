@@ -6,7 +6,9 @@ alone gets batches of one, and many get one fsync for all of them (36 k/s agains
 
 Two kinds of work share a transaction:
 
-* an *operation*, any function of a connection, in a savepoint of its own: it may read, decide, write and raise;
+* an *operation*, any function of a connection, in a savepoint of its own: it may read, decide, write and raise. Those of
+  several processes on one PostgreSQL take turns, batch by batch: what one reads stays true until it has written, they
+  lock in no order that could deadlock, and the audit chain has one end;
 * a *row* of a `RowBatch`, for work that comes thousands of times a second and runs as one statement for all rows.
 """
 
@@ -34,13 +36,14 @@ Operation = Callable[[sa.Connection], T]
 MAX_BATCH = 1000
 MAX_PENDING = 20_000
 WAIT_S = 30.0
+_TURN = 0x6F706572  # advisory lock of PostgreSQL
 
 
 class RowBatch(Protocol):
     """A statement that takes many rows at once."""
 
     def write(self, connection: sa.Connection, rows: Sequence[Any]) -> None:
-        """Write the rows. An IntegrityError makes the writer try them one by one, so that a bad row fails alone."""
+        """Write the rows. After a row that the database refuses they are tried one by one, so that it fails alone."""
 
 
 @dataclass(slots=True)
@@ -137,6 +140,8 @@ class GroupWriter:
         began_s = time.perf_counter()
         try:
             with translated_errors(), self._engine.begin() as connection:
+                if connection.dialect.name == "postgresql" and any(work.operation for work in works):
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TURN)))
                 for work in works:
                     if work.operation is not None:
                         _run_operation(connection, work)
@@ -167,12 +172,12 @@ def _write_rows(connection: sa.Connection, batch: RowBatch, works: list[_Work]) 
     try:
         with connection.begin_nested():
             batch.write(connection, [work.row for work in works])
-    except sa.exc.IntegrityError:
+    except (sa.exc.IntegrityError, sa.exc.DataError):
         for work in works:
             try:
                 with connection.begin_nested():
                     batch.write(connection, [work.row])
-            except sa.exc.IntegrityError as exc:
+            except (sa.exc.IntegrityError, sa.exc.DataError) as exc:
                 work.error = exc
 
 
@@ -192,7 +197,7 @@ def _deliver(works: list[_Work]) -> None:
         else:
             work.outcome.set_result(work.value)
     for loop, mine in by_loop.items():
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_resolve, mine)
 
 

@@ -16,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms, wire_text
-from meetingctl.core.errors import AuthError, Forbidden, InvalidInput, NotFound, RateLimited
+from meetingctl.core.errors import AuthError, Forbidden, InvalidInput, MeetingctlError, NotFound, RateLimited
 from meetingctl.core.ids import DEVICE_KEY_PATTERN
 from meetingctl.core.limits import TokenBucket
 from meetingctl.core.net import is_address, is_mac
@@ -71,6 +71,13 @@ _UNNEST = ", ".join(f"%s::{kind}[]" for _, kind in _COLUMNS)
 _POSTGRESQL = f"INSERT INTO presence ({_NAMES}) SELECT * FROM UNNEST({_UNNEST}) {_ON_CONFLICT}"  # noqa: S608
 
 
+def _merge(earlier: Row, later: Row) -> Row:
+    """Do to two rows of one device what `_ON_CONFLICT` does to a row and the table."""
+    address = later[3] if later[2] >= earlier[2] else earlier[3]
+    reported = (new if new is not None else old for old, new in zip(earlier[4:], later[4:], strict=True))
+    return (later[0], max(earlier[1], later[1]), max(earlier[2], later[2]), address, *reported)
+
+
 class HeartbeatRows:
     """Write a batch of heartbeats as one statement. A row is the columns above, then (connected, host)."""
 
@@ -79,8 +86,11 @@ class HeartbeatRows:
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql(_SQLITE, [row[:width] for row in rows])
         else:
-            newest = {row[0]: row for row in rows}  # one statement may touch a row once; sorted against deadlocks
-            ordered = [newest[device_id][:width] for device_id in sorted(newest)]
+            merged: dict[int, Row] = {}  # one statement may touch a row once; sorted against deadlocks
+            for row in rows:
+                earlier = merged.get(row[0])
+                merged[row[0]] = row[:width] if earlier is None else _merge(earlier, row[:width])
+            ordered = [merged[device_id] for device_id in sorted(merged)]
             connection.exec_driver_sql(_POSTGRESQL, tuple(map(list, zip(*ordered, strict=True))))
         connected = [
             {"device_id": row[0], "at_ms": row[1], "event": "Connected", "host": row[width + 1], "remote": row[3] or ""}
@@ -182,22 +192,27 @@ class Heartbeats:
     ) -> bytes:
         """Accept one heartbeat, return the JSON answer. Raises: what `errors.py` lists for 400, 401, 403, 404, 429."""
         device = self._index.cached(device_key)
-        if device is None:
-            device = await self._credentials.find_device(device_key) if _KEY.fullmatch(device_key) else None
-            if device is None:
-                self._metrics.heartbeat("unknown")
-                raise NotFound("Device not found")
-        bearer = token_code = content_type = b""
+        if device is None and _KEY.fullmatch(device_key):
+            device = await self._credentials.find_device(device_key)
+        authorization = token_code = content_type = b""
         for name, value in headers:
             if name == b"authorization":
-                bearer = value
+                authorization = value
             elif name == b"x-token-code":
                 token_code = value
             elif name == b"content-type":
                 content_type = value
         given = decode_body(body, content_type)
+        presented = Credentials(
+            bearer_of(authorization.decode("latin-1")) if authorization else "",
+            token_code.decode("latin-1") if token_code else given.token_code or "",
+            facts.peer,
+            facts.request_id,
+        )
         try:
-            proven = await self._is_proven(device, given, bearer, token_code, facts)
+            if device is None:
+                raise self._unknown_device(presented)
+            proven = await self._is_proven(device, presented)
         except AuthError:
             self._metrics.heartbeat("refused")
             raise
@@ -208,20 +223,22 @@ class Heartbeats:
             raise RateLimited("Too many requests", retry_after_s=bucket.retry_after_s(device.device_id, now_s))
         return await self._store(device, given, facts.peer, proven)
 
-    async def _is_proven(
-        self, device: DeviceFacts, body: HeartbeatBody, bearer: bytes, token_code: bytes, facts: RequestFacts
-    ) -> bool:
+    def _unknown_device(self, presented: Credentials) -> MeetingctlError:
+        """Mode enforce does not tell somebody without a credential which devices exist."""
+        if self._mode == "enforce" and not presented:
+            return AuthError("Unauthorized")
+        self._metrics.heartbeat("unknown")
+        return NotFound("Device not found")
+
+    async def _is_proven(self, device: DeviceFacts, presented: Credentials) -> bool:
         """Say whether the heartbeat carries a right credential. Raises: AuthError for a wrong or a missing one."""
-        if bearer:
-            given = Credentials(bearer_of(bearer.decode("latin-1")), "", facts.peer, facts.request_id)
-            principal = await self._credentials.verify(given, device.device_key)
+        if presented.bearer:
+            principal = await self._credentials.verify(presented, device.device_key)
             if principal.kind != "device" and not principal.has_role(Role.OPERATOR):
                 raise Forbidden("Forbidden")
             return True
-        code = token_code.decode("latin-1") if token_code else body.token_code or ""
-        if code:
-            given = Credentials("", code, facts.peer, facts.request_id)
-            self._credentials.check_token_code(device, given)
+        if presented.token_code:
+            self._credentials.check_token_code(device, presented)
             return True
         if self._mode == "enforce":
             raise AuthError("Unauthorized")
@@ -235,7 +252,9 @@ class Heartbeats:
     async def _store(self, device: DeviceFacts, given: HeartbeatBody, peer: str, proven: bool) -> bytes:
         at_ms = now_ms()
         address = _kept_address(given.ip_address) or peer if proven else peer
-        connected = at_ms - device.last_seen_ms > self._timeout_ms
+        seen_before_ms = device.last_seen_ms
+        connected = at_ms - seen_before_ms > self._timeout_ms
+        device.last_seen_ms = max(at_ms, seen_before_ms)  # before the commit, or heartbeats at once would all connect
         reported = _reported(given) if proven else _NOTHING
         row = (device.device_id, at_ms, int(proven), address, *reported, connected, peer)
         try:
@@ -243,7 +262,9 @@ class Heartbeats:
         except sa.exc.IntegrityError:
             self._index.forget(device.device_key)
             raise NotFound("Device not found") from None
-        device.last_seen_ms = max(at_ms, device.last_seen_ms)
+        except MeetingctlError:
+            device.last_seen_ms = seen_before_ms
+            raise
         if proven or not device.proven:
             device.ip_address, device.proven = address, proven
         self._metrics.heartbeat("accepted" if proven else "unauthenticated")

@@ -7,6 +7,7 @@ works in another process.
 
 from __future__ import annotations
 
+import threading
 import time
 
 import sqlalchemy as sa
@@ -72,6 +73,8 @@ class DeviceIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._facts: dict[str, DeviceFacts] = {}
+        self._publishing = threading.Lock()
+        self._forgotten = 0  # counts changes, so that a row read before one is not kept after it
         self._life_s = SHARED_S if database.dialect == "postgresql" else float("inf")
 
     def cached(self, device_key: str) -> DeviceFacts | None:
@@ -88,21 +91,32 @@ class DeviceIndex:
 
     def forget(self, device_key: str) -> None:
         """Drop a device after a change."""
-        self._facts.pop(device_key, None)
+        with self._publishing:
+            self._forgotten += 1
+            self._facts.pop(device_key, None)
 
     def _load(self, device_key: str) -> DeviceFacts | None:
+        forgotten = self._forgotten
         with self._database.read() as connection:
             row = connection.execute(_SELECT, {"device_key": device_key}).mappings().first()
         if row is None:
-            self.forget(device_key)
+            self._facts.pop(device_key, None)
             return None
+        with self._publishing:
+            old = self.cached(device_key)
+            if old is not None:  # several requests missed at once: all go on with the same object
+                return old
+            facts = DeviceFacts(row, time.monotonic() + self._life_s)
+            if forgotten == self._forgotten:
+                self._keep(facts)
+        return facts
+
+    def _keep(self, facts: DeviceFacts) -> None:
         if len(self._facts) >= CAPACITY:
             for key in list(self._facts)[: CAPACITY // 10]:
                 self._facts.pop(key, None)
-        facts = DeviceFacts(row, time.monotonic() + self._life_s)
-        old = self._facts.get(device_key)
-        if old is not None:
-            facts.last_good_peer = old.last_good_peer
-            facts.last_seen_ms = max(facts.last_seen_ms, old.last_seen_ms)
-        self._facts[device_key] = facts
-        return facts
+        stale = self._facts.get(facts.device_key)
+        if stale is not None:
+            facts.last_good_peer = stale.last_good_peer
+            facts.last_seen_ms = max(facts.last_seen_ms, stale.last_seen_ms)
+        self._facts[facts.device_key] = facts

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from meetingctl.core.clock import now_ms, wire_text
-from meetingctl.core.errors import NotFound
+from meetingctl.core.errors import InvalidInput, NotFound
 from meetingctl.server.devices import store
 from meetingctl.server.devices.heartbeat import BODY_CAP_BYTES
 from meetingctl.server.devices.model import availability
@@ -68,7 +68,9 @@ async def online(request: Request, device_key: str) -> Response:
     """
     server, facts = server_of(request), facts_of(request)
     body = await read_body(request.scope, request.receive, cap_bytes=BODY_CAP_BYTES)
-    payload = await server.heartbeats.accept(device_key, request.scope["headers"], facts, body or b"")
+    if body is None:
+        raise InvalidInput("Incomplete body")
+    payload = await server.heartbeats.accept(device_key, request.scope["headers"], facts, body)
     return Response(payload, media_type="application/json")
 
 
