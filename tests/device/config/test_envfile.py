@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import string
 import subprocess
 from pathlib import Path
@@ -132,10 +131,10 @@ def test_a_removed_key_is_gone_and_nothing_else_moves(text: str, key: str) -> No
 @pytest.mark.parametrize("shell", ["bash", "sh"])
 @settings(max_examples=15, deadline=None)
 @given(values=st.lists(st.one_of(NASTY, VALUES), min_size=40, max_size=40))
-def test_a_shell_reads_the_same_and_runs_nothing(shell: str, tmp_path_factory, values: list[str]) -> None:
-    program = shutil.which(shell)
-    if program is None:
-        pytest.skip(f"no {shell}")
+def test_a_shell_reads_the_same_and_runs_nothing(
+    shell: str, require_program, tmp_path_factory, values: list[str]
+) -> None:
+    program = require_program(shell)
     folder = tmp_path_factory.mktemp("env")
     names = [f"K{number}" for number in range(len(values))]
     changes = dict(zip(names, [*values[:-2], "$(touch pwned)`touch pwned`", '";touch pwned;"'], strict=True))
