@@ -1,0 +1,1 @@
+"""The stream daemon: one camera, proxy, MJPEG, screen or test source, served over RTSP."""

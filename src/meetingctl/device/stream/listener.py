@@ -1,0 +1,155 @@
+"""One RTSP port: its server, who is allowed which transport, its viewers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+from meetingctl.core.errors import MeetingctlError
+from meetingctl.device.stream.gstreamer import Gstreamer
+from meetingctl.device.stream.mount import Mount
+
+log = logging.getLogger(__name__)
+
+# One slow DESCRIBE (an origin that is down) must not hold up what the other viewers ask.
+_THREADS = 4
+_MAX_SESSIONS = 200
+
+OnPlay = Callable[[Any], None]
+
+
+class Listener:
+    """An RTSP server on one address and port. Everything here belongs to the main loop, except `_check_setup`."""
+
+    def __init__(
+        self, gst: Gstreamer, host: str, port: int, *, transports: Collection[str], auth: Any, on_play: OnPlay
+    ) -> None:
+        """`port` 0 takes a free one. Raises: MeetingctlError when the port is in use."""
+        self.transports = frozenset(transports)
+        self._gst = gst
+        self._on_play = on_play
+        self._source = 0
+        self.playing: set[str] = set()
+        self.server = gst.GstRtspServer.RTSPServer()
+        self.server.set_address(host)
+        self.server.set_service(str(port))
+        self.server.set_backlog(64)
+        self.server.set_auth(auth)
+        self.server.get_thread_pool().set_max_threads(_THREADS)
+        self.pool = self.server.get_session_pool()
+        self.pool.set_max_sessions(_MAX_SESSIONS)
+        self.pool.connect("session-removed", self._session_removed)
+        self.server.connect("client-connected", self._client_connected)
+        self._source = self.server.attach(None)
+        self.host = host
+        self.port = int(self.server.get_bound_port())
+        if not self._source or self.port <= 0:
+            raise MeetingctlError(f"port {port} of {host} is in use", hint=f"ss -ltnp 'sport = :{port}'")
+
+    # Mounts.
+
+    def add(self, mount: Mount) -> None:
+        """Serve a mount, in place of an earlier one at its path."""
+        self.server.get_mount_points().add_factory(f"/{mount.path}", mount.factory)
+
+    def remove(self, path: str) -> None:
+        self.server.get_mount_points().remove_factory(f"/{path}")
+
+    def set_auth(self, auth: Any) -> None:
+        """Ask new viewers for another login; those who are connected stay."""
+        self.server.set_auth(auth)
+
+    # Viewers.
+
+    def clients(self) -> int:
+        """Return how many viewers play."""
+        return len(self.playing)
+
+    def connections(self) -> int:
+        """Return how many connections are open, with or without a session."""
+        return len(self.server.client_filter(None))
+
+    def clean_up(self) -> None:
+        """End the sessions whose viewers have not been heard of for a minute."""
+        self.pool.cleanup()
+
+    def drop_clients(self) -> int:
+        """Disconnect every viewer and end every session. Returns how many there were."""
+        dropped = self.clients()
+        server = self._gst.GstRtspServer
+        self.pool.filter(lambda *_: server.RTSPFilterResult.REMOVE)
+        self.server.client_filter(lambda *_: server.RTSPFilterResult.REMOVE)
+        self.playing.clear()
+        return dropped
+
+    def close(self) -> None:
+        """Stop listening; connected viewers stay."""
+        if self._source:
+            self._gst.GLib.source_remove(self._source)
+            self._source = 0
+
+    # Signals.
+
+    def _client_connected(self, _server: Any, client: Any) -> None:
+        client.connect("pre-setup-request", self._check_setup)
+        client.connect("play-request", self._played)
+        client.connect("pause-request", self._paused)
+        client.connect("new-session", self._session_opened)
+
+    def _session_opened(self, client: Any, session: Any) -> None:
+        """Let a session end with its connection: nobody resumes one, and a dead UDP viewer would get data for long."""
+        client.connect("closed", self._client_closed, session.get_sessionid())
+
+    def _client_closed(self, _client: Any, session_id: str) -> None:
+        self._gst.GLib.idle_add(self._end_session, session_id)
+
+    def _end_session(self, session_id: str) -> bool:
+        session = self.pool.find(session_id)
+        if session is not None:
+            self.pool.remove(session)
+        self.playing.discard(session_id)
+        return False
+
+    def _check_setup(self, _client: Any, context: Any) -> Any:
+        """Refuse a transport that is not allowed with 461."""
+        status = self._gst.GstRtsp.RTSPStatusCode
+        code, header = context.request.get_header(self._gst.GstRtsp.RTSPHeaderField.TRANSPORT, 0)
+        is_allowed = int(code) == 0 and transports_of(header) <= self.transports
+        return status.OK if is_allowed else status.UNSUPPORTED_TRANSPORT
+
+    def _played(self, _client: Any, context: Any) -> None:
+        # A thread of the server calls; ids travel to the main loop, the context does not survive this call.
+        self._gst.GLib.idle_add(self._note_play, context.session.get_sessionid(), context.media)
+
+    def _note_play(self, session_id: str, media: Any) -> bool:
+        if self.pool.find(session_id) is not None:
+            self.playing.add(session_id)
+        self._on_play(media)
+        return False
+
+    def _paused(self, _client: Any, context: Any) -> None:
+        self._gst.GLib.idle_add(self._forget, context.session.get_sessionid())
+
+    def _session_removed(self, _pool: Any, session: Any) -> None:
+        self._gst.GLib.idle_add(self._forget, session.get_sessionid())
+
+    def _forget(self, session_id: str) -> bool:
+        self.playing.discard(session_id)
+        return False
+
+
+def transports_of(header: str) -> frozenset[str]:
+    """Return the transports that a viewer asks for, in the words of RTSP_PROTOCOLS.
+
+    Source: RFC 2326 12.39: alternatives stand between commas; without a lower transport UDP is meant, and without
+    `unicast` multicast.
+    """
+    found = set()
+    for alternative in header.split(","):
+        parts = [part.strip().lower() for part in alternative.split(";")]
+        if parts[0].endswith("/tcp"):
+            found.add("tcp")
+        else:
+            found.add("udp" if "unicast" in parts else "udp-mcast")
+    return frozenset(found)

@@ -1,0 +1,199 @@
+"""One stream at one path: its media factory, the media that run, and what is known of their flow."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from meetingctl.device.stream.authentication import make_permissions
+from meetingctl.device.stream.gstreamer import Gstreamer
+from meetingctl.device.stream.pipeline import LaunchSpec, Properties
+
+log = logging.getLogger(__name__)
+
+# Viewers who join together share a keyframe; one who comes within this time gets his when it is over.
+KEYFRAME_PAUSE_MS = 500
+
+# Called from a thread of GStreamer: the mount, name of the failing element, message, seconds since the media began.
+OnError = Callable[["Mount", str, str, float], None]
+
+
+class Flow:
+    """One running media and what passed its video payloader. Written by a streaming thread, read by any."""
+
+    def __init__(self, media: Any, now_s: float) -> None:
+        self.media = media
+        self.started_s = now_s
+        self.last_buffer_s = now_s
+        self.frames = 0
+        self.bytes = 0
+
+    def count(self, size_bytes: int, now_s: float) -> None:
+        self.last_buffer_s = now_s
+        self.frames += 1
+        self.bytes += size_bytes
+
+
+class Feeder:
+    """What fills the `appsrc` of a CSI camera; see `csi.py`."""
+
+    def start(self, appsrc: Any) -> None:
+        """Begin to push access units into the element."""
+        raise NotImplementedError
+
+    def stop(self, appsrc: Any) -> None:
+        """Stop; nothing is pushed afterwards."""
+        raise NotImplementedError
+
+    def request_keyframe(self) -> None:
+        """Ask the encoder of the camera for a keyframe soon."""
+        raise NotImplementedError
+
+
+class Mount:
+    """A factory whose media is shared by all viewers of all listeners."""
+
+    def __init__(
+        self,
+        gst: Gstreamer,
+        path: str,
+        spec: LaunchSpec,
+        *,
+        pool: Any = None,
+        feeder: Feeder | None = None,
+        on_error: OnError | None = None,
+    ) -> None:
+        """`path` has no leading slash; `pool` is the address pool of multicast."""
+        self.path = path
+        self.spec = spec
+        self.properties: dict[str, dict[str, Any]] = {name: dict(items) for name, items in spec.properties.items()}
+        self.flows: dict[int, Flow] = {}
+        self.media_started = 0
+        self._gst = gst
+        self._feeder = feeder
+        self._on_error = on_error
+        self._keyframe_after_s = 0.0
+        self._keyframe_timer = 0
+        self.factory = self._make_factory(pool)
+
+    def _make_factory(self, pool: Any) -> Any:
+        server = self._gst.GstRtspServer
+        transports = self._gst.GstRtsp.RTSPLowerTrans
+        factory = _factory_class(self._gst)()
+        factory.set_launch(self.spec.launch)
+        factory.set_shared(True)
+        factory.set_suspend_mode(server.RTSPSuspendMode.NONE)
+        # All transports here: each listener refuses what its viewers may not use.
+        factory.set_protocols(transports.UDP | transports.UDP_MCAST | transports.TCP)
+        factory.set_permissions(make_permissions(self._gst))
+        factory.set_stop_on_disconnect(True)
+        if pool is not None:
+            factory.set_address_pool(pool)
+        factory.connect("media-configure", self._configure)
+        return factory
+
+    # Media, in threads of the server.
+
+    def _configure(self, _factory: Any, media: Any) -> None:
+        """Set what the launch line must not hold, and watch what flows."""
+        element = media.get_element()
+        flow = Flow(media, time.monotonic())
+        for name, values in self.properties.items():
+            set_properties(element.get_by_name(name), values)
+        self._watch_flow(element, flow)
+        self._watch_bus(element, flow)
+        self.flows[id(flow)] = flow
+        self.media_started += 1
+        media.connect("unprepared", self._unprepared, id(flow))
+        if self._feeder is not None:
+            self._feeder.start(element.get_by_name("camera"))
+        log.info("media started", extra={"path": self.path, "pipeline": self.spec.describe()})
+
+    def _watch_flow(self, element: Any, flow: Flow) -> None:
+        gst = self._gst.Gst
+
+        def count(_pad: Any, info: Any) -> Any:
+            flow.count(info.get_buffer().get_size(), time.monotonic())
+            return gst.PadProbeReturn.OK
+
+        element.get_by_name("pay0").get_static_pad("sink").add_probe(gst.PadProbeType.BUFFER, count)
+
+    def _watch_bus(self, element: Any, flow: Flow) -> None:
+        bus = element.get_parent().get_bus()
+        bus.enable_sync_message_emission()
+        bus.connect("sync-message::error", self._failed, flow.started_s)
+
+    def _failed(self, _bus: Any, message: Any, started_s: float) -> None:
+        error, _ = message.parse_error()
+        age_s = time.monotonic() - started_s
+        name = message.src.get_name() if message.src is not None else ""
+        log.warning("media failed", extra={"path": self.path, "element": name, "error": error.message})
+        if self._on_error is not None:
+            self._on_error(self, name, error.message, age_s)
+
+    def _unprepared(self, media: Any, key: int) -> None:
+        if self.flows.pop(key, None) is None:
+            return
+        if self._feeder is not None:
+            self._feeder.stop(media.get_element().get_by_name("camera"))
+        log.info("media stopped", extra={"path": self.path})
+
+    # The main loop.
+
+    def running(self) -> list[Flow]:
+        """Return the media that run now."""
+        return list(self.flows.values())
+
+    def set_live(self, properties: Properties) -> None:
+        """Change properties of running media and of those to come."""
+        self.properties = {name: dict(items) for name, items in properties.items()}
+        for flow in self.running():
+            element = flow.media.get_element()
+            for name, values in self.properties.items():
+                set_properties(element.get_by_name(name), values)
+
+    def request_keyframe(self) -> None:
+        """Ask the encoder for a keyframe now, or when the pause after the last one is over."""
+        if not self.spec.can_force_keyframe or self._keyframe_timer:
+            return
+        wait_ms = int((self._keyframe_after_s - time.monotonic()) * 1000)
+        if wait_ms > 0:
+            self._keyframe_timer = self._gst.GLib.timeout_add(wait_ms, self._send_keyframe)
+        else:
+            self._send_keyframe()
+
+    def _send_keyframe(self) -> bool:
+        self._keyframe_timer = 0
+        self._keyframe_after_s = time.monotonic() + KEYFRAME_PAUSE_MS / 1000
+        if self.spec.encoder:
+            for flow in self.running():
+                pad = flow.media.get_element().get_by_name("pay0").get_static_pad("sink")
+                pad.push_event(
+                    self._gst.GstVideo.video_event_new_upstream_force_key_unit(self._gst.Gst.CLOCK_TIME_NONE, True, 0)
+                )
+        elif self._feeder is not None:
+            self._feeder.request_keyframe()
+        return False
+
+
+def set_properties(element: Any, values: dict[str, Any]) -> None:
+    """Set what has changed; a property that this version of the element lacks is left out with a warning."""
+    for name, value in values.items():
+        if element.find_property(name) is None:
+            log.warning("property does not exist", extra={"element": element.get_name(), "property": name})
+        elif element.get_property(name) != value:
+            element.set_property(name, value)
+
+
+@cache
+def _factory_class(gst: Gstreamer) -> Any:
+    class SharedFactory(gst.GstRtspServer.RTSPMediaFactory):  # type: ignore[misc, name-defined]  # bindings are Any
+        """The usual key of a shared media holds the port: two listeners would open the camera twice."""
+
+        def do_gen_key(self, _url: Any) -> str:
+            return "shared"
+
+    return SharedFactory
