@@ -178,6 +178,13 @@ class DeviceConfig:
     )
     stream_quality: str = _key("3", choice("1", "2", "3", "4", "5", "custom"), "UO", "quality level of the web page")
 
+    # The small second stream.
+    substream_enable: bool = _key(False, flag(), "S", "offer a small second stream at RTSP_PATH-sub", "swap")
+    substream_width: int = _key(320, whole(160, 1920), "S", "width of the second stream", "swap")
+    substream_height: int = _key(240, whole(120, 1080), "S", "height of the second stream", "swap")
+    substream_fps: int = _key(10, whole(1, 60), "S", "frame rate of the second stream", "swap")
+    substream_bitrate_kbps: int = _key(256, whole(64, 4000), "S", "target bitrate of the second stream", "live")
+
     # The overlay.
     video_overlay_enable: bool = _key(False, flag(), "SC", "draw a text into the picture", "swap")
     video_overlay_show_datetime: bool = _key(False, flag(), "SC", "draw date and time into the picture", "swap")
