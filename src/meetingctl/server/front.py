@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from meetingctl.core.errors import AuthError, Busy, Forbidden, MeetingctlError, TooLarge
+from meetingctl.core.errors import AuthError, Busy, Forbidden, InvalidInput, MeetingctlError, TooLarge
 from meetingctl.core.log import request_id as logged_request_id
 from meetingctl.core.net import address_in, parse_address, parse_networks
 from meetingctl.server.devices.heartbeat import BODY_CAP_BYTES as HEARTBEAT_CAP_BYTES
@@ -75,6 +75,8 @@ class Front:
         try:
             if self._state.settings.mode == "legacy-open" and not address_in(facts.peer, self._open_to):
                 raise Forbidden("Address not allowed")
+            if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+                raise InvalidInput("Invalid path")  # PostgreSQL has no NUL in text
             device_key = _heartbeat_key(scope)
             if device_key is not None:
                 body = await read_body(scope, receive, cap_bytes=HEARTBEAT_CAP_BYTES)

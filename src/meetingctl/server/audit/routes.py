@@ -56,7 +56,7 @@ def list_audit(request: Request, principal: Auditor) -> dict[str, Any]:
     """List records, newest first; `next` is the `before` of the following page."""
     limit = query_int(request, "limit", 100, 1, 1000)
     before = query_int(request, "before", 0, 0, 2**62)
-    wanted = request.query_params.get("object", "").replace("\0", "")
+    wanted = request.query_params.get("object", "")
     query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit + 1)
     if before:
         query = query.where(audit.c.id < before)

@@ -6,9 +6,9 @@ alone gets batches of one, and many get one fsync for all of them (36 k/s agains
 
 Two kinds of work share a transaction:
 
-* an *operation*, any function of a connection, in a savepoint of its own: it may read, decide, write and raise. Those of
-  several processes on one PostgreSQL take turns, batch by batch: what one reads stays true until it has written, they
-  lock in no order that could deadlock, and the audit chain has one end;
+* an *operation*, any function of a connection, in a savepoint of its own: it may read, decide, write and raise. Those
+  of several processes on one PostgreSQL take turns, batch by batch: what one reads stays true until it has written,
+  they lock in no order that could deadlock, and the audit chain has one end;
 * a *row* of a `RowBatch`, for work that comes thousands of times a second and runs as one statement for all rows.
 """
 

@@ -167,7 +167,7 @@ def list_devices(request: Request, principal: Viewer) -> Response:
     """List devices, in the order of their keys."""
     server = server_of(request)
     limit, offset = query_int(request, "limit", 25, 1, 100), query_int(request, "offset", 0, 0, 2**31)
-    prefix = request.query_params.get("prefix", "")[:128].replace("\0", "")
+    prefix = request.query_params.get("prefix", "")[:128]
     with server.database.read() as connection:
         rows = store.list_devices(connection, prefix=prefix, limit=limit, offset=offset)
         total = _counts.get(prefix)

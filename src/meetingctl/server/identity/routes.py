@@ -126,6 +126,6 @@ def post_key(
 def delete_key(request: Request, key_id: str, principal: KeyAdmin) -> dict[str, Any]:
     """Revoke an API key; the last administrator's key stays."""
     server, actor = server_of(request), actor_of(request, principal)
-    server.writer.run(lambda connection: revoke_key(connection, actor, key_id.replace("\0", "")))
+    server.writer.run(lambda connection: revoke_key(connection, actor, key_id))
     server.ring.forget_all()
     return {"success": True}

@@ -63,7 +63,9 @@ async def get_metrics(request: Request) -> Response:
     token = server.settings.metrics_token.reveal()
     presented = bearer_of(request.headers.get("authorization", ""))
     if not (token and presented and same_secret(token, presented)):
-        local = not token and not presented and is_loopback(facts_of(request).tcp_peer)
+        facts = facts_of(request)
+        is_local = is_loopback(facts.tcp_peer) and is_loopback(facts.peer)  # a proxy on this machine carries strangers
+        local = not token and not presented and is_local
         if not local:
             principal = await identify(request, None)
             if principal.kind == "anonymous":

@@ -152,7 +152,7 @@ def list_tunnels(
 @router.get("/api/tunnels/stats", **describe(StatsReply, query={"device_key": {"type": "string"}}))
 def tunnel_stats(request: Request, principal: Viewer) -> dict[str, Any]:
     """Show visits and bytes per device and service, and the agents that are connected."""
-    device_key = request.query_params.get("device_key", "")[:128].replace("\0", "")
+    device_key = request.query_params.get("device_key", "")[:128]
     with server_of(request).database.read() as connection:
         return status.stats(connection, device_key)
 
