@@ -73,7 +73,9 @@ def _walk(command: Any, ctx: Any, path: tuple[str, ...]) -> Iterable[CommandSpec
 
 def _option(param: Any) -> OptionSpec:
     is_flag = param.is_flag or param.count
-    return OptionSpec((*param.opts, *param.secondary_opts), None if is_flag else _kind(param), param.help or "")
+    # Typer keeps the names of --help in a set: sort, so that the files are the same each time.
+    names = sorted((*param.opts, *param.secondary_opts), key=lambda name: (len(name), name))
+    return OptionSpec(tuple(names), None if is_flag else _kind(param), param.help or "")
 
 
 def _argument(param: Any) -> str:

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from meetingctl.cli.output import Output, choose_color, choose_format
 from meetingctl.core.errors import MeetingctlError, UsageError
 
 if TYPE_CHECKING:
     import typer
 
     from meetingctl.cli.layers import Places, Sources
+    from meetingctl.cli.output import Output
     from meetingctl.client import FleetClient
     from meetingctl.core.secret import Secret
     from meetingctl.core.settings import Resolved, Settings
@@ -130,6 +130,8 @@ class Invocation:
         return self._output(wanted if wanted in {"json", "ndjson"} else "json", when)
 
     def _output(self, wanted: str, when: str) -> Output:
+        from meetingctl.cli.output import Output, choose_color, choose_format
+
         def color(stream: Any) -> bool:
             return choose_color(
                 when,
@@ -139,12 +141,14 @@ class Invocation:
                 term=self.env.get("TERM", ""),
             )
 
+        columns = self.env.get("COLUMNS", "")
         return Output(
             style=choose_format(wanted, is_terminal=sys.stdout.isatty()),
             color=color(sys.stdout),
             error_color=color(sys.stderr),
             quiet=bool(self.options.get("quiet")),
             verbose=bool(self.options.get("verbose")),
+            width=int(columns) if columns.isascii() and columns.isdigit() and len(columns) < 6 else None,
         )
 
     # Questions.

@@ -151,15 +151,17 @@ class Output:
         error_color: bool = False,
         quiet: bool = False,
         verbose: bool = False,
+        width: int | None = None,
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
     ) -> None:
-        """`style` is one of FORMATS; streams default to those of the process at the time of use."""
+        """`style` is one of FORMATS, `width` that of the terminal; streams default to those of the process."""
         self.style = style
         self._color = color
         self._error_color = error_color
         self._quiet = quiet
         self._verbose = verbose
+        self._width = width
         self._stdout = stdout
         self._stderr = stderr
 
@@ -246,14 +248,15 @@ class Output:
 
         is_terminal = self.out.isatty()
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if self._color else "")
-        for column in columns:
-            table.add_column(column.heading, no_wrap=not is_terminal, overflow="fold")
+        for index, column in enumerate(columns):
+            # The first column names the row: somebody will copy it, so it stays in one piece.
+            table.add_column(column.heading, no_wrap=not is_terminal or index == 0, overflow="fold")
         for row in rows:
             cells = [cell_text(row.get(column.key), nothing="-") for column in columns]
             table.add_row(*(Text(cell, style=_STYLES.get(cell.lower(), "") if self._color else "") for cell in cells))
         console = Console(
             file=self.out,
-            width=None if is_terminal else 10_000,
+            width=self._width if is_terminal else 10_000,
             force_terminal=is_terminal,
             no_color=not self._color,
             highlight=False,

@@ -1,0 +1,291 @@
+# bash completion for meetingctl; made from the command tree by `meetingctl completion show bash`; do not edit
+
+_meetingctl_subcommands() {
+  local words=''
+  case $1 in
+    '') words='demo login logout whoami version doctor help config completion serve tunnel remote fleet token audit device db' ;;
+    'config') words='get set unset list path check profile' ;;
+    'config profile') words='list use add remove' ;;
+    'completion') words='show install uninstall' ;;
+    'serve') words='api tunnel all unit' ;;
+    'tunnel') words='open list show close stats agent' ;;
+    'remote') words='run ssh trust untrust' ;;
+    'fleet') words='list show create register authorize revoke note tokens services remove heartbeat' ;;
+    'token') words='list create revoke' ;;
+    'audit') words='list verify' ;;
+    'device') words='config' ;;
+    'device config') words='get set list check' ;;
+    'db') words='migrate status backup check query' ;;
+  esac
+  printf '%s' "$words"
+}
+
+_meetingctl_options() {
+  local words=''
+  case $1 in
+    '') words='--version -h --help' ;;
+    'demo') words='--data --api-listen --tunnel-listen --tunnel-ports -h --help' ;;
+    'login') words='--key-file --dry-run -h --help' ;;
+    'logout') words='--dry-run -h --help' ;;
+    'whoami') words='-h --help' ;;
+    'version') words='-h --help' ;;
+    'doctor') words='--bundle -h --help' ;;
+    'help') words='-h --help' ;;
+    'config') words='-h --help' ;;
+    'config get') words='-h --help' ;;
+    'config set') words='--dry-run -h --help' ;;
+    'config unset') words='--dry-run -h --help' ;;
+    'config list') words='--origin --group --fields --filter -h --help' ;;
+    'config path') words='-h --help' ;;
+    'config check') words='-h --help' ;;
+    'config profile') words='-h --help' ;;
+    'config profile list') words='--fields -h --help' ;;
+    'config profile use') words='--dry-run -h --help' ;;
+    'config profile add') words='--dry-run -h --help' ;;
+    'config profile remove') words='--dry-run -h --help' ;;
+    'completion') words='-h --help' ;;
+    'completion show') words='-h --help' ;;
+    'completion install') words='--dry-run -h --help' ;;
+    'completion uninstall') words='--dry-run -h --help' ;;
+    'serve') words='-h --help' ;;
+    'serve api') words='--listen --db --data --workers --mode --legacy-open --allow-from -h --help' ;;
+    'serve tunnel') words='--listen --ports --bind --public-host --api -h --help' ;;
+    'serve all') words='--api-listen --tunnel-listen --tunnel-ports --tunnel-bind --public-host --db --data --only --mode --legacy-open --allow-from -h --help' ;;
+    'serve unit') words='--install --dry-run -h --help' ;;
+    'tunnel') words='-h --help' ;;
+    'tunnel open') words='--for --allow-from --dry-run -h --help' ;;
+    'tunnel list') words='--fields --filter -h --help' ;;
+    'tunnel show') words='--fields -h --help' ;;
+    'tunnel close') words='--all --dry-run -h --help' ;;
+    'tunnel stats') words='--fields -h --help' ;;
+    'tunnel agent') words='--server --device-key --token --token-file --api -h --help' ;;
+    'remote') words='-h --help' ;;
+    'remote run') words='--sudo --user -i --identity --ask-password --password-file --via -h --help' ;;
+    'remote ssh') words='--user -i --identity --via --print -h --help' ;;
+    'remote trust') words='--fingerprint --via --dry-run -h --help' ;;
+    'remote untrust') words='--dry-run -h --help' ;;
+    'fleet') words='-h --help' ;;
+    'fleet list') words='--prefix --limit --fields --filter -h --help' ;;
+    'fleet show') words='--secrets --fields -h --help' ;;
+    'fleet create') words='--type --distribution --serial --dry-run -h --help' ;;
+    'fleet register') words='--token-file --dry-run -h --help' ;;
+    'fleet authorize') words='--dry-run -h --help' ;;
+    'fleet revoke') words='--dry-run -h --help' ;;
+    'fleet note') words='--dry-run -h --help' ;;
+    'fleet tokens') words='--set --new-code --dry-run -h --help' ;;
+    'fleet services') words='--set --local-port --dry-run -h --help' ;;
+    'fleet remove') words='--dry-run -h --help' ;;
+    'fleet heartbeat') words='--token-file --ip-lan --ip-public --mac --note --dry-run -h --help' ;;
+    'token') words='-h --help' ;;
+    'token list') words='--fields --filter -h --help' ;;
+    'token create') words='--role --expires --dry-run -h --help' ;;
+    'token revoke') words='--dry-run -h --help' ;;
+    'audit') words='-h --help' ;;
+    'audit list') words='--limit --object --before --fields --filter -h --help' ;;
+    'audit verify') words='-h --help' ;;
+    'device') words='-h --help' ;;
+    'device config') words='-h --help' ;;
+    'device config get') words='--reveal --root -h --help' ;;
+    'device config set') words='--root --dry-run -h --help' ;;
+    'device config list') words='--root --changed --fields --filter -h --help' ;;
+    'device config check') words='--root -h --help' ;;
+    'db') words='-h --help' ;;
+    'db migrate') words='--data --db --dry-run -h --help' ;;
+    'db status') words='--data --db -h --help' ;;
+    'db backup') words='--data --db --dry-run -h --help' ;;
+    'db check') words='--data --db -h --help' ;;
+    'db query') words='--data --db --fields --filter -h --help' ;;
+  esac
+  printf '%s' "$words --color --config --json --no-input -o --output --profile -q --quiet --server-url --timeout -v --verbose -y --yes"
+}
+
+_meetingctl_value_kind() {
+  local kind='-'
+  case "$1|$2" in
+    'demo|--data') kind='@files' ;;
+    'demo|--api-listen') kind='' ;;
+    'demo|--tunnel-listen') kind='' ;;
+    'demo|--tunnel-ports') kind='' ;;
+    'login|--key-file') kind='@files' ;;
+    'doctor|--bundle') kind='@files' ;;
+    'config list|--group') kind='' ;;
+    'config list|--fields') kind='' ;;
+    'config list|--filter') kind='' ;;
+    'config profile list|--fields') kind='' ;;
+    'serve api|--listen') kind='' ;;
+    'serve api|--db') kind='' ;;
+    'serve api|--data') kind='@files' ;;
+    'serve api|--workers') kind='' ;;
+    'serve api|--mode') kind='' ;;
+    'serve api|--allow-from') kind='' ;;
+    'serve tunnel|--listen') kind='' ;;
+    'serve tunnel|--ports') kind='' ;;
+    'serve tunnel|--bind') kind='' ;;
+    'serve tunnel|--public-host') kind='' ;;
+    'serve tunnel|--api') kind='' ;;
+    'serve all|--api-listen') kind='' ;;
+    'serve all|--tunnel-listen') kind='' ;;
+    'serve all|--tunnel-ports') kind='' ;;
+    'serve all|--tunnel-bind') kind='' ;;
+    'serve all|--public-host') kind='' ;;
+    'serve all|--db') kind='' ;;
+    'serve all|--data') kind='@files' ;;
+    'serve all|--only') kind='' ;;
+    'serve all|--mode') kind='' ;;
+    'serve all|--allow-from') kind='' ;;
+    'tunnel open|--for') kind='' ;;
+    'tunnel open|--allow-from') kind='' ;;
+    'tunnel list|--fields') kind='' ;;
+    'tunnel list|--filter') kind='' ;;
+    'tunnel show|--fields') kind='' ;;
+    'tunnel stats|--fields') kind='' ;;
+    'tunnel agent|--server') kind='' ;;
+    'tunnel agent|--device-key') kind='' ;;
+    'tunnel agent|--token') kind='' ;;
+    'tunnel agent|--token-file') kind='@files' ;;
+    'tunnel agent|--api') kind='' ;;
+    'remote run|--user') kind='' ;;
+    'remote run|-i') kind='@files' ;;
+    'remote run|--identity') kind='@files' ;;
+    'remote run|--password-file') kind='@files' ;;
+    'remote run|--via') kind='auto direct tunnel' ;;
+    'remote ssh|--user') kind='' ;;
+    'remote ssh|-i') kind='@files' ;;
+    'remote ssh|--identity') kind='@files' ;;
+    'remote ssh|--via') kind='auto direct tunnel' ;;
+    'remote trust|--fingerprint') kind='' ;;
+    'remote trust|--via') kind='auto direct tunnel' ;;
+    'fleet list|--prefix') kind='' ;;
+    'fleet list|--limit') kind='' ;;
+    'fleet list|--fields') kind='' ;;
+    'fleet list|--filter') kind='' ;;
+    'fleet show|--fields') kind='' ;;
+    'fleet create|--type') kind='' ;;
+    'fleet create|--distribution') kind='' ;;
+    'fleet create|--serial') kind='' ;;
+    'fleet register|--token-file') kind='@files' ;;
+    'fleet tokens|--set') kind='' ;;
+    'fleet services|--set') kind='' ;;
+    'fleet services|--local-port') kind='' ;;
+    'fleet heartbeat|--token-file') kind='@files' ;;
+    'fleet heartbeat|--ip-lan') kind='' ;;
+    'fleet heartbeat|--ip-public') kind='' ;;
+    'fleet heartbeat|--mac') kind='' ;;
+    'fleet heartbeat|--note') kind='' ;;
+    'token list|--fields') kind='' ;;
+    'token list|--filter') kind='' ;;
+    'token create|--role') kind='' ;;
+    'token create|--expires') kind='' ;;
+    'audit list|--limit') kind='' ;;
+    'audit list|--object') kind='' ;;
+    'audit list|--before') kind='' ;;
+    'audit list|--fields') kind='' ;;
+    'audit list|--filter') kind='' ;;
+    'device config get|--root') kind='@files' ;;
+    'device config set|--root') kind='@files' ;;
+    'device config list|--root') kind='@files' ;;
+    'device config list|--fields') kind='' ;;
+    'device config list|--filter') kind='' ;;
+    'device config check|--root') kind='@files' ;;
+    'db migrate|--data') kind='@files' ;;
+    'db migrate|--db') kind='' ;;
+    'db status|--data') kind='@files' ;;
+    'db status|--db') kind='' ;;
+    'db backup|--data') kind='@files' ;;
+    'db backup|--db') kind='' ;;
+    'db check|--data') kind='@files' ;;
+    'db check|--db') kind='' ;;
+    'db query|--data') kind='@files' ;;
+    'db query|--db') kind='' ;;
+    'db query|--fields') kind='' ;;
+    'db query|--filter') kind='' ;;
+    *'|--profile') kind='' ;;
+    *'|--server-url') kind='' ;;
+    *'|--config') kind='@files' ;;
+    *'|-o') kind='table json ndjson plain' ;;
+    *'|--output') kind='table json ndjson plain' ;;
+    *'|--color') kind='auto always never' ;;
+    *'|--timeout') kind='' ;;
+  esac
+  printf '%s' "$kind"
+}
+
+_meetingctl_argument_kind() {
+  local kind=''
+  case "$1|$2" in
+    'help|0') kind='exit-codes output settings targets' ;;
+    'config get|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
+    'config set|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
+    'config unset|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
+    'config check|0') kind='@files' ;;
+    'completion show|0') kind='bash zsh fish powershell' ;;
+    'completion install|0') kind='bash zsh fish powershell' ;;
+    'completion uninstall|0') kind='bash zsh fish powershell' ;;
+    'tunnel open|0') kind='@devices' ;;
+    'tunnel open|1') kind='ssh http vnc scp relay' ;;
+    'tunnel stats|0') kind='@devices' ;;
+    'remote run|0') kind='@targets' ;;
+    'remote ssh|0') kind='@targets' ;;
+    'remote trust|0') kind='@targets' ;;
+    'remote untrust|0') kind='@targets' ;;
+    'fleet show|0') kind='@devices' ;;
+    'fleet register|0') kind='@devices' ;;
+    'fleet note|0') kind='@devices' ;;
+    'fleet tokens|0') kind='@devices' ;;
+    'fleet services|0') kind='@devices' ;;
+    'fleet heartbeat|0') kind='@devices' ;;
+    'device config check|0') kind='@files' ;;
+    'db backup|0') kind='@files' ;;
+    'fleet authorize|'*) kind='@devices' ;;
+    'fleet revoke|'*) kind='@devices' ;;
+    'fleet remove|'*) kind='@devices' ;;
+  esac
+  printf '%s' "$kind"
+}
+
+_meetingctl_cached() {
+  local file="${XDG_CACHE_HOME:-$HOME/.cache}/meetingctl/complete/$1"
+  [[ -r $file ]] && cat -- "$file"
+}
+
+_meetingctl_reply() {
+  local kind=$1 cur=$2 line
+  COMPREPLY=()
+  case $kind in
+    @files) compopt -o filenames 2>/dev/null; while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -f -- "$cur") ;;
+    @devices) while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -W "$(_meetingctl_cached devices)" -- "$cur") ;;
+    @targets) while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -W "$(_meetingctl_cached devices) $(_meetingctl_cached tags | sed 's/^/tag:/')" -- "$cur")
+      [[ $cur == *:* ]] && COMPREPLY=("${COMPREPLY[@]#"${cur%"${cur##*:}"}"}") ;;
+    *) while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -W "$kind" -- "$cur") ;;
+  esac
+}
+
+_meetingctl() {
+  local cur=${COMP_WORDS[COMP_CWORD]} path='' count=0 pending='' word i kind last=$COMP_CWORD
+  # bash splits words at a colon: put tag:NAME together again.
+  if ((COMP_CWORD >= 2)) && [[ ${COMP_WORDS[COMP_CWORD - 1]} == ':' ]]; then
+    cur="${COMP_WORDS[COMP_CWORD - 2]}:$cur"
+    last=$((COMP_CWORD - 2))
+  elif [[ $cur == ':' ]]; then
+    cur="${COMP_WORDS[COMP_CWORD - 1]}:"
+    last=$((COMP_CWORD - 1))
+  fi
+  for ((i = 1; i < last; i++)); do
+    word=${COMP_WORDS[i]}
+    [[ $word == '=' || $word == ':' ]] && continue
+    if [[ -n $pending ]]; then pending=''; continue; fi
+    case $word in
+      --) return ;;
+      -*) [[ $(_meetingctl_value_kind "$path" "$word") != '-' ]] && pending=$word ;;
+      *) if [[ " $(_meetingctl_subcommands "$path") " == *" $word "* ]]; then path="${path:+$path }$word"; else ((count++)); fi ;;
+    esac
+  done
+  [[ $cur == '=' ]] && cur=''
+  if [[ -n $pending ]]; then _meetingctl_reply "$(_meetingctl_value_kind "$path" "$pending")" "$cur"; return; fi
+  if [[ $cur == -* ]]; then _meetingctl_reply "$(_meetingctl_options "$path")" "$cur"; return; fi
+  kind=$(_meetingctl_subcommands "$path")
+  [[ -z $kind ]] && kind=$(_meetingctl_argument_kind "$path" "$count")
+  [[ -n $kind ]] && _meetingctl_reply "$kind" "$cur"
+}
+
+complete -F _meetingctl meetingctl

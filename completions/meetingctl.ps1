@@ -1,0 +1,274 @@
+# PowerShell completion for meetingctl; made from the command tree by `meetingctl completion show powershell`; do not edit
+
+$MeetingctlSubcommands = @{
+    '' = @('demo', 'login', 'logout', 'whoami', 'version', 'doctor', 'help', 'config', 'completion', 'serve', 'tunnel', 'remote', 'fleet', 'token', 'audit', 'device', 'db')
+    'config' = @('get', 'set', 'unset', 'list', 'path', 'check', 'profile')
+    'config profile' = @('list', 'use', 'add', 'remove')
+    'completion' = @('show', 'install', 'uninstall')
+    'serve' = @('api', 'tunnel', 'all', 'unit')
+    'tunnel' = @('open', 'list', 'show', 'close', 'stats', 'agent')
+    'remote' = @('run', 'ssh', 'trust', 'untrust')
+    'fleet' = @('list', 'show', 'create', 'register', 'authorize', 'revoke', 'note', 'tokens', 'services', 'remove', 'heartbeat')
+    'token' = @('list', 'create', 'revoke')
+    'audit' = @('list', 'verify')
+    'device' = @('config')
+    'device config' = @('get', 'set', 'list', 'check')
+    'db' = @('migrate', 'status', 'backup', 'check', 'query')
+}
+$MeetingctlOptions = @{
+    '' = @('--version', '-h', '--help')
+    'demo' = @('--data', '--api-listen', '--tunnel-listen', '--tunnel-ports', '-h', '--help')
+    'login' = @('--key-file', '--dry-run', '-h', '--help')
+    'logout' = @('--dry-run', '-h', '--help')
+    'whoami' = @('-h', '--help')
+    'version' = @('-h', '--help')
+    'doctor' = @('--bundle', '-h', '--help')
+    'help' = @('-h', '--help')
+    'config' = @('-h', '--help')
+    'config get' = @('-h', '--help')
+    'config set' = @('--dry-run', '-h', '--help')
+    'config unset' = @('--dry-run', '-h', '--help')
+    'config list' = @('--origin', '--group', '--fields', '--filter', '-h', '--help')
+    'config path' = @('-h', '--help')
+    'config check' = @('-h', '--help')
+    'config profile' = @('-h', '--help')
+    'config profile list' = @('--fields', '-h', '--help')
+    'config profile use' = @('--dry-run', '-h', '--help')
+    'config profile add' = @('--dry-run', '-h', '--help')
+    'config profile remove' = @('--dry-run', '-h', '--help')
+    'completion' = @('-h', '--help')
+    'completion show' = @('-h', '--help')
+    'completion install' = @('--dry-run', '-h', '--help')
+    'completion uninstall' = @('--dry-run', '-h', '--help')
+    'serve' = @('-h', '--help')
+    'serve api' = @('--listen', '--db', '--data', '--workers', '--mode', '--legacy-open', '--allow-from', '-h', '--help')
+    'serve tunnel' = @('--listen', '--ports', '--bind', '--public-host', '--api', '-h', '--help')
+    'serve all' = @('--api-listen', '--tunnel-listen', '--tunnel-ports', '--tunnel-bind', '--public-host', '--db', '--data', '--only', '--mode', '--legacy-open', '--allow-from', '-h', '--help')
+    'serve unit' = @('--install', '--dry-run', '-h', '--help')
+    'tunnel' = @('-h', '--help')
+    'tunnel open' = @('--for', '--allow-from', '--dry-run', '-h', '--help')
+    'tunnel list' = @('--fields', '--filter', '-h', '--help')
+    'tunnel show' = @('--fields', '-h', '--help')
+    'tunnel close' = @('--all', '--dry-run', '-h', '--help')
+    'tunnel stats' = @('--fields', '-h', '--help')
+    'tunnel agent' = @('--server', '--device-key', '--token', '--token-file', '--api', '-h', '--help')
+    'remote' = @('-h', '--help')
+    'remote run' = @('--sudo', '--user', '-i', '--identity', '--ask-password', '--password-file', '--via', '-h', '--help')
+    'remote ssh' = @('--user', '-i', '--identity', '--via', '--print', '-h', '--help')
+    'remote trust' = @('--fingerprint', '--via', '--dry-run', '-h', '--help')
+    'remote untrust' = @('--dry-run', '-h', '--help')
+    'fleet' = @('-h', '--help')
+    'fleet list' = @('--prefix', '--limit', '--fields', '--filter', '-h', '--help')
+    'fleet show' = @('--secrets', '--fields', '-h', '--help')
+    'fleet create' = @('--type', '--distribution', '--serial', '--dry-run', '-h', '--help')
+    'fleet register' = @('--token-file', '--dry-run', '-h', '--help')
+    'fleet authorize' = @('--dry-run', '-h', '--help')
+    'fleet revoke' = @('--dry-run', '-h', '--help')
+    'fleet note' = @('--dry-run', '-h', '--help')
+    'fleet tokens' = @('--set', '--new-code', '--dry-run', '-h', '--help')
+    'fleet services' = @('--set', '--local-port', '--dry-run', '-h', '--help')
+    'fleet remove' = @('--dry-run', '-h', '--help')
+    'fleet heartbeat' = @('--token-file', '--ip-lan', '--ip-public', '--mac', '--note', '--dry-run', '-h', '--help')
+    'token' = @('-h', '--help')
+    'token list' = @('--fields', '--filter', '-h', '--help')
+    'token create' = @('--role', '--expires', '--dry-run', '-h', '--help')
+    'token revoke' = @('--dry-run', '-h', '--help')
+    'audit' = @('-h', '--help')
+    'audit list' = @('--limit', '--object', '--before', '--fields', '--filter', '-h', '--help')
+    'audit verify' = @('-h', '--help')
+    'device' = @('-h', '--help')
+    'device config' = @('-h', '--help')
+    'device config get' = @('--reveal', '--root', '-h', '--help')
+    'device config set' = @('--root', '--dry-run', '-h', '--help')
+    'device config list' = @('--root', '--changed', '--fields', '--filter', '-h', '--help')
+    'device config check' = @('--root', '-h', '--help')
+    'db' = @('-h', '--help')
+    'db migrate' = @('--data', '--db', '--dry-run', '-h', '--help')
+    'db status' = @('--data', '--db', '-h', '--help')
+    'db backup' = @('--data', '--db', '--dry-run', '-h', '--help')
+    'db check' = @('--data', '--db', '-h', '--help')
+    'db query' = @('--data', '--db', '--fields', '--filter', '-h', '--help')
+}
+$MeetingctlGlobals = @('--color', '--config', '--json', '--no-input', '-o', '--output', '--profile', '-q', '--quiet', '--server-url', '--timeout', '-v', '--verbose', '-y', '--yes')
+$MeetingctlValues = @{
+    '*|--profile' = ''
+    '*|--server-url' = ''
+    '*|--config' = '@files'
+    '*|-o' = 'table json ndjson plain'
+    '*|--output' = 'table json ndjson plain'
+    '*|--color' = 'auto always never'
+    '*|--timeout' = ''
+    'demo|--data' = '@files'
+    'demo|--api-listen' = ''
+    'demo|--tunnel-listen' = ''
+    'demo|--tunnel-ports' = ''
+    'login|--key-file' = '@files'
+    'doctor|--bundle' = '@files'
+    'config list|--group' = ''
+    'config list|--fields' = ''
+    'config list|--filter' = ''
+    'config profile list|--fields' = ''
+    'serve api|--listen' = ''
+    'serve api|--db' = ''
+    'serve api|--data' = '@files'
+    'serve api|--workers' = ''
+    'serve api|--mode' = ''
+    'serve api|--allow-from' = ''
+    'serve tunnel|--listen' = ''
+    'serve tunnel|--ports' = ''
+    'serve tunnel|--bind' = ''
+    'serve tunnel|--public-host' = ''
+    'serve tunnel|--api' = ''
+    'serve all|--api-listen' = ''
+    'serve all|--tunnel-listen' = ''
+    'serve all|--tunnel-ports' = ''
+    'serve all|--tunnel-bind' = ''
+    'serve all|--public-host' = ''
+    'serve all|--db' = ''
+    'serve all|--data' = '@files'
+    'serve all|--only' = ''
+    'serve all|--mode' = ''
+    'serve all|--allow-from' = ''
+    'tunnel open|--for' = ''
+    'tunnel open|--allow-from' = ''
+    'tunnel list|--fields' = ''
+    'tunnel list|--filter' = ''
+    'tunnel show|--fields' = ''
+    'tunnel stats|--fields' = ''
+    'tunnel agent|--server' = ''
+    'tunnel agent|--device-key' = ''
+    'tunnel agent|--token' = ''
+    'tunnel agent|--token-file' = '@files'
+    'tunnel agent|--api' = ''
+    'remote run|--user' = ''
+    'remote run|-i' = '@files'
+    'remote run|--identity' = '@files'
+    'remote run|--password-file' = '@files'
+    'remote run|--via' = 'auto direct tunnel'
+    'remote ssh|--user' = ''
+    'remote ssh|-i' = '@files'
+    'remote ssh|--identity' = '@files'
+    'remote ssh|--via' = 'auto direct tunnel'
+    'remote trust|--fingerprint' = ''
+    'remote trust|--via' = 'auto direct tunnel'
+    'fleet list|--prefix' = ''
+    'fleet list|--limit' = ''
+    'fleet list|--fields' = ''
+    'fleet list|--filter' = ''
+    'fleet show|--fields' = ''
+    'fleet create|--type' = ''
+    'fleet create|--distribution' = ''
+    'fleet create|--serial' = ''
+    'fleet register|--token-file' = '@files'
+    'fleet tokens|--set' = ''
+    'fleet services|--set' = ''
+    'fleet services|--local-port' = ''
+    'fleet heartbeat|--token-file' = '@files'
+    'fleet heartbeat|--ip-lan' = ''
+    'fleet heartbeat|--ip-public' = ''
+    'fleet heartbeat|--mac' = ''
+    'fleet heartbeat|--note' = ''
+    'token list|--fields' = ''
+    'token list|--filter' = ''
+    'token create|--role' = ''
+    'token create|--expires' = ''
+    'audit list|--limit' = ''
+    'audit list|--object' = ''
+    'audit list|--before' = ''
+    'audit list|--fields' = ''
+    'audit list|--filter' = ''
+    'device config get|--root' = '@files'
+    'device config set|--root' = '@files'
+    'device config list|--root' = '@files'
+    'device config list|--fields' = ''
+    'device config list|--filter' = ''
+    'device config check|--root' = '@files'
+    'db migrate|--data' = '@files'
+    'db migrate|--db' = ''
+    'db status|--data' = '@files'
+    'db status|--db' = ''
+    'db backup|--data' = '@files'
+    'db backup|--db' = ''
+    'db check|--data' = '@files'
+    'db check|--db' = ''
+    'db query|--data' = '@files'
+    'db query|--db' = ''
+    'db query|--fields' = ''
+    'db query|--filter' = ''
+}
+$MeetingctlArguments = @{
+    'help|0' = 'exit-codes output settings targets'
+    'config get|0' = 'output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s'
+    'config set|0' = 'output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s'
+    'config unset|0' = 'output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s'
+    'config check|0' = '@files'
+    'completion show|0' = 'bash zsh fish powershell'
+    'completion install|0' = 'bash zsh fish powershell'
+    'completion uninstall|0' = 'bash zsh fish powershell'
+    'tunnel open|0' = '@devices'
+    'tunnel open|1' = 'ssh http vnc scp relay'
+    'tunnel stats|0' = '@devices'
+    'remote run|0' = '@targets'
+    'remote ssh|0' = '@targets'
+    'remote trust|0' = '@targets'
+    'remote untrust|0' = '@targets'
+    'fleet show|0' = '@devices'
+    'fleet register|0' = '@devices'
+    'fleet authorize|*' = '@devices'
+    'fleet revoke|*' = '@devices'
+    'fleet note|0' = '@devices'
+    'fleet tokens|0' = '@devices'
+    'fleet services|0' = '@devices'
+    'fleet remove|*' = '@devices'
+    'fleet heartbeat|0' = '@devices'
+    'device config check|0' = '@files'
+    'db backup|0' = '@files'
+}
+
+function Get-MeetingctlCached([string] $Name) {
+    $base = if ($env:XDG_CACHE_HOME) { $env:XDG_CACHE_HOME } else { Join-Path $HOME '.cache' }
+    $file = Join-Path (Join-Path (Join-Path $base 'meetingctl') 'complete') $Name
+    if (Test-Path -LiteralPath $file) { Get-Content -LiteralPath $file }
+}
+
+function Get-MeetingctlWords([string] $Kind, [string] $Current) {
+    switch ($Kind) {
+        '@files' { Get-ChildItem -Path "$Current*" -ErrorAction SilentlyContinue | ForEach-Object { $_.Name } }
+        '@devices' { Get-MeetingctlCached 'devices' }
+        '@targets' { Get-MeetingctlCached 'devices'; Get-MeetingctlCached 'tags' | ForEach-Object { "tag:$_" } }
+        default { $Kind -split ' ' }
+    }
+}
+
+Register-ArgumentCompleter -Native -CommandName meetingctl -ScriptBlock {
+    param($wordToComplete, $commandAst, $cursorPosition)
+    $path = ''
+    $count = 0
+    $pending = $null
+    $elements = @($commandAst.CommandElements | Where-Object { $_.Extent.EndOffset -lt $cursorPosition -or
+        ($_.Extent.EndOffset -eq $cursorPosition -and -not $wordToComplete) } | Select-Object -Skip 1)
+    foreach ($element in $elements) {
+        $word = $element.Extent.Text
+        if ($pending) { $pending = $null; continue }
+        if ($word -eq '--') { return }
+        if ($word.StartsWith('-')) {
+            if ($MeetingctlValues.ContainsKey("$path|$word") -or $MeetingctlValues.ContainsKey("*|$word")) { $pending = $word }
+            continue
+        }
+        if ($MeetingctlSubcommands[$path] -ccontains $word) { $path = "$path $word".Trim() } else { $count++ }
+    }
+    $words = if ($pending) {
+        $kind = if ($MeetingctlValues.ContainsKey("$path|$pending")) { $MeetingctlValues["$path|$pending"] } else { $MeetingctlValues["*|$pending"] }
+        Get-MeetingctlWords $kind $wordToComplete
+    } elseif ($wordToComplete.StartsWith('-')) {
+        @($MeetingctlOptions[$path]) + $MeetingctlGlobals
+    } elseif ($MeetingctlSubcommands.ContainsKey($path)) {
+        $MeetingctlSubcommands[$path]
+    } else {
+        $kind = if ($MeetingctlArguments.ContainsKey("$path|$count")) { $MeetingctlArguments["$path|$count"] } else { $MeetingctlArguments["$path|*"] }
+        if ($kind) { Get-MeetingctlWords $kind $wordToComplete }
+    }
+    $words | Where-Object { $_ -and $_.StartsWith($wordToComplete) } | ForEach-Object {
+        [System.Management.Automation.CompletionResult]::new($_, $_, 'ParameterValue', $_)
+    }
+}

@@ -1,0 +1,159 @@
+"""The JSON of every command, as programs read it, compared with files.
+
+`UPDATE_GOLDEN=1 pytest tests/cli/test_golden.py` rewrites them. What changes from run to run is replaced: times, made
+secrets, ports of the system, versions, paths.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Server, running_server
+from .runner import Cli, Result
+from .test_tree import LEAVES
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# One story against a new server; each step is one file. `{...}` is filled from earlier steps.
+STORY: list[tuple[str, str, str]] = [
+    ("whoami", "whoami", ""),
+    ("login", "login --key-file {key_file}", ""),
+    ("logout", "logout", ""),
+    ("version", "version", ""),
+    ("help", "help targets", ""),
+    ("config get", "config get timeout_s", ""),
+    ("config set", "config set timeout_s 20s", ""),
+    ("config unset", "config unset timeout_s", ""),
+    ("config list", "config list --origin --group server", ""),
+    ("config path", "config path", ""),
+    ("config check", "config check", ""),
+    ("config profile add", "config profile add lab --dry-run", ""),
+    ("config profile list", "config profile list", ""),
+    ("config profile use", "config profile use default", ""),
+    ("config profile remove", "config profile remove lab --dry-run", ""),
+    ("completion install", "completion install fish --dry-run", ""),
+    ("completion uninstall", "completion uninstall fish", ""),
+    ("fleet create", "fleet create cam-7 --type rpicam --distribution trixie --serial S-1", ""),
+    ("fleet list", "fleet list", ""),
+    ("fleet authorize", "fleet authorize cam-7", ""),
+    ("fleet revoke", "fleet revoke cam-7 --dry-run", ""),
+    ("fleet note", "fleet note cam-7 north-door", ""),
+    ("fleet tokens", "fleet tokens cam-7 --set 2", ""),
+    ("fleet services", "fleet services cam-7 --set ssh,http --local-port http=5000", ""),
+    ("fleet heartbeat", "fleet heartbeat cam-7 --ip-lan 10.0.0.7", ""),
+    ("fleet show", "fleet show cam-7", ""),
+    ("fleet register", "fleet register cam-7", "{token_code}\n"),
+    ("tunnel open", "tunnel open cam-7 ssh --for 1h", ""),
+    ("tunnel list", "tunnel list", ""),
+    ("tunnel show", "tunnel show 9050", ""),
+    ("tunnel stats", "tunnel stats", ""),
+    ("tunnel close", "tunnel close 9050", ""),
+    ("token create", "token create ci --role operator --expires 90d", ""),
+    ("token list", "token list", ""),
+    ("token revoke", "token revoke {key_id} --yes", ""),
+    ("audit list", "audit list --limit 2", ""),
+    ("audit verify", "audit verify", ""),
+    ("fleet remove", "fleet remove cam-7 --yes", ""),
+    ("db status", "db status --data {data_dir}", ""),
+    ("db migrate", "db migrate --data {new_dir}", ""),
+    ("db backup", "db backup {new_dir}/copy.db --data {new_dir}", ""),
+    ("db check", "db check --data {new_dir}", ""),
+    ("db query", "db query 'select device_key from devices' --data {new_dir}", ""),
+    ("failure", "fleet show nobody", ""),
+]
+
+# Daemons, texts that other files hold, and commands whose own area tests their JSON.
+ELSEWHERE = {
+    "doctor",
+    "serve api",
+    "serve all",
+    "serve tunnel",
+    "serve unit",
+    "tunnel agent",
+    "completion show",
+    "demo",
+}
+ELSEWHERE_NOUNS = {"remote", "device"}
+
+SCRUB = [
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
+    (re.compile(r"mk_[0-9a-f]+_[\w-]+"), "API_KEY"),
+    (re.compile(r"http://127\.0\.0\.1:\d+"), "SERVER"),
+]
+MADE = {"token_code", "ap_password", "http_pw_low", "http_pw_medium", "http_pw_high", "device_token"}
+VARIES = {"id", "python", "sqlite", "platform", "size_bytes", "request_id", "engine", "revision", "newest_revision"}
+VARIES |= {"after", "rows", "text", "version"}
+
+
+def scrub(value: Any, folders: dict[str, str], key: str = "") -> Any:
+    """Replace what differs between two runs."""
+    if key == "rows":
+        return "<rows>"
+    if isinstance(value, dict):
+        return {name: scrub(item, folders, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [scrub(item, folders) for item in value]
+    if key in MADE | VARIES and value is not None and not isinstance(value, bool):
+        return f"<{key}>"
+    if isinstance(value, str):
+        for pattern, name in SCRUB:
+            value = pattern.sub(name, value)
+        for folder, name in folders.items():
+            value = value.replace(folder, name)
+    return value
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Result, Any]]:
+    """Tell the story once; return each step's result and its scrubbed JSON."""
+    folder = tmp_path_factory.mktemp("story")
+    with running_server(tmp_path_factory.mktemp("server")) as server:
+        return dict(_tell(folder, server))
+
+
+def _tell(folder: Path, server: Server):
+    (folder / "home").mkdir()
+    cli = Cli(folder / "home", {"MEETINGCTL_SERVER_URL": server.url, "MEETINGCTL_API_KEY": server.admin_key})
+    (folder / "key").write_text(server.admin_key)
+    known = {"key_file": folder / "key", "data_dir": server.data_dir, "new_dir": folder / "new"}
+    folders = {str(folder / "home"): "HOME", str(folder): "FOLDER", str(server.data_dir): "DATA"}
+    for name, line, stdin in STORY:
+        result = cli(*shlex.split(line.format(**known)), "--json", stdin=stdin.format(**known))
+        try:
+            value = result.json
+        except ValueError:
+            value = {"not JSON": result.out, "stderr": result.err}
+        if name == "fleet create":
+            known["token_code"] = value.get("token_code")
+        if name == "token create":
+            known["key_id"] = value["id"]
+            folders[value["id"]] = "KEY_ID"
+        yield name, (result, scrub(value, folders))
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in STORY])
+def test_json_is_as_it_was(name: str, told: dict[str, tuple[Result, Any]]) -> None:
+    result, value = told[name]
+    assert result.code == (1 if name == "failure" else 0), result
+    path = GOLDEN / f"{name.replace(' ', '-')}.json"
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+def test_every_command_has_its_json_here() -> None:
+    told_here = {name for name, _, _ in STORY}
+    missing = {path for path in LEAVES if path not in told_here | ELSEWHERE and path.split()[0] not in ELSEWHERE_NOUNS}
+    assert missing == set()
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} == {name.replace(" ", "-") for name, _, _ in STORY}
