@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from meetingctl.cli import device_config
+from meetingctl.cli import device_config, device_watchdog
 from meetingctl.cli.tree import Noun
 
 app = Noun()
 app.add("config", device_config.app, "Read, change and check config.env.")
+app.add("watchdog", device_watchdog.app, "Restart what hangs on this camera.")
