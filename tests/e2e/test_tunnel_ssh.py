@@ -109,6 +109,18 @@ def test_a_stranger_at_the_direct_address_is_passed_over(openssh, tmp_path):
             stranger.daemon.stop()
 
 
+def test_remote_leaves_an_open_tunnel_as_it_is(world):
+    """Its end and its list of visitors are the operator's choice."""
+    world.operator.json("tunnel", "open", world.key, "ssh", "--for", "7h", "--allow-from", "127.0.0.0/8")
+    before = world.operator.json("tunnel", "show", str(world.public_port))
+    login = ("--user", world.sshd.user, "-i", str(world.sshd.identity))
+    done = world.operator.run("remote", "run", world.key, *login, "--via", "tunnel", "--", "true")
+    assert done.returncode == 0, done.stderr
+    after = world.operator.json("tunnel", "show", str(world.public_port))
+    assert before["allow_from"] == after["allow_from"] == ["127.0.0.0/8"]
+    assert before["expires_at"] == after["expires_at"]
+
+
 def test_remote_ssh_execs_openssh_with_the_same_pin(world):
     login = ("--user", world.sshd.user, "-i", str(world.sshd.identity))
     done = world.operator.run("remote", "ssh", world.key, *login, "--via", "tunnel", "--", "cat; exit 5", input=b"in")

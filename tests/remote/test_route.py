@@ -4,7 +4,8 @@ import socket
 import pytest
 
 from meetingctl.core.errors import AuthError, HostKeyChanged, MeetingctlError, Unreachable
-from meetingctl.remote.route import Direct, Route, host_of_url, plan_ways, reach, read_banner
+from meetingctl.remote.route import reach, read_banner
+from meetingctl.remote.ways import Direct, Route, has_life, host_of_url, plan_ways
 
 DIRECT = Route("192.0.2.7", 22, "direct", "test")
 TUNNEL = Route("127.0.0.1", 9050, "tunnel", "test")
@@ -54,6 +55,13 @@ def test_one_way_can_be_asked_for():
 )
 def test_the_host_is_read_from_every_form_of_address(url, host):
     assert host_of_url(url) == host
+
+
+@pytest.mark.parametrize(
+    ("end", "lasts"), [(None, True), ("1970-01-01 00:10:01", True), ("1970-01-01 00:09:59", False)]
+)
+def test_a_tunnel_near_its_end_is_not_begun_in(end, lasts):
+    assert has_life({"expires_at": end}, 0) is lasts
 
 
 def test_an_address_without_a_host_is_an_error():

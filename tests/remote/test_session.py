@@ -11,8 +11,8 @@ from meetingctl.core.target import parse_target
 from meetingctl.demo.sshd import load_key
 from meetingctl.remote.command import join_command, run_command, wrap_sudo
 from meetingctl.remote.hosts import HostKeys
-from meetingctl.remote.route import Route
 from meetingctl.remote.session import Login, connect, fetch_host_key, order_host_key_algorithms
+from meetingctl.remote.ways import Route
 
 TARGET = parse_target("cam-7")
 

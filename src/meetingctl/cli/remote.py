@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meetingctl.cli.invocation import Invocation, of
+from meetingctl.cli.options import DryRun
 from meetingctl.cli.tree import Noun
 
 if TYPE_CHECKING:
     from meetingctl.core.target import Target
     from meetingctl.remote.access import Access
-    from meetingctl.remote.route import Route
+    from meetingctl.remote.ways import Route
 
 app = Noun()
 
@@ -40,7 +41,6 @@ IdentityOption = Annotated[
     Path | None, typer.Option("--identity", "-i", metavar="FILE", help="private key; default: the agent's and yours")
 ]
 ViaOption = Annotated[Way, typer.Option("--via", help="take only this way to the device")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show what would change, and change nothing")]
 
 
 @app.command("run")
@@ -169,9 +169,11 @@ def trust_host(
         str | None, typer.Option("--fingerprint", metavar="FP", help="trust only the key with this SHA256 fingerprint")
     ] = None,
     via: ViaOption = Way.auto,
-    dry_run: DryRunOption = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Pin the host key that a device shows now, in place of the pinned one.
+    """Pin the host key that a device shows now.
+
+    It takes the place of a key that was pinned before.
 
     Compare the fingerprint with what the device itself says: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
 
@@ -213,8 +215,10 @@ def trust_host(
 
 
 @app.command("untrust")
-def untrust_host(ctx: typer.Context, target: TargetArgument, dry_run: DryRunOption = False) -> None:
-    """Forget the pinned host key of a device; the next contact pins the key that it shows then.
+def untrust_host(ctx: typer.Context, target: TargetArgument, dry_run: DryRun = False) -> None:
+    """Forget the pinned host key of a device.
+
+    The next contact pins the key that the device shows then.
 
     Examples:
       meetingctl remote untrust demo-cam

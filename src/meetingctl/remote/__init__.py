@@ -1,7 +1,8 @@
 """From the operator to a device over SSH.
 
 hosts       which host key a device must show
-route       which way leads to it: a direct address or the tunnel
+ways        which ways may lead to it: a direct address, the tunnel
+route       the one that does, found by trying
 session     a connection to a device with the right key
 command     one command on a connection
 openssh     the command line of OpenSSH's own client

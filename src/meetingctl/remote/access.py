@@ -12,8 +12,9 @@ from meetingctl.core.errors import InvalidInput
 from meetingctl.core.target import AddressTarget, DeviceTarget, Target
 from meetingctl.remote.command import Outcome, Write, join_command, run_command, wrap_sudo
 from meetingctl.remote.hosts import HostKey, HostKeys, name_host
-from meetingctl.remote.route import Note, Route, RouteFinder, Via, address_routes, reach
+from meetingctl.remote.route import Note, RouteFinder, address_routes, reach
 from meetingctl.remote.session import Login, check_host_key, connect, fetch_host_key
+from meetingctl.remote.ways import Route, Via
 
 CAPTURE_BYTES = 1024 * 1024
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.target import Target
 from meetingctl.remote.hosts import name_host
-from meetingctl.remote.route import Route
 from meetingctl.remote.session import KEEPALIVE_MISSES, KEEPALIVE_S, Login
+from meetingctl.remote.ways import Route
 
 
 def find_ssh() -> str:

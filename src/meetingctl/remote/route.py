@@ -1,122 +1,31 @@
-"""Which way leads to a device.
+"""The way to a device, found by trying.
 
-`plan_ways` decides from what is known; the rest tries the ways in that order. A direct address is worth something only
-once the device's host key is pinned: what a device once reported as 192.168.1.10 may be a stranger in the network where
-the operator sits now, and the pin tells them apart. So the very first contact prefers the tunnel, which nobody but the
-device can hold, and every later one prefers the direct address.
+`ways.plan_ways` says what to try in which order; here it is tried. Nothing but an SSH greeting counts as an answer, and
+the next way is looked at only when the one before led nowhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-import re
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from meetingctl.client import FleetClient
+from meetingctl.core.clock import now_ms
 from meetingctl.core.errors import HostKeyChanged, MeetingctlError, NotFound, Unreachable
-from meetingctl.core.net import join_endpoint, parse_address
-from meetingctl.core.services import DEFAULT_LOCAL_PORTS
+from meetingctl.core.net import join_endpoint
 from meetingctl.core.target import AddressTarget
+from meetingctl.remote.ways import Direct, Route, Via, has_life, host_of_url, plan_ways
 
-SSH_PORT = DEFAULT_LOCAL_PORTS["ssh"]
 BANNER_CAP_BYTES = 8192
 TUNNEL_POLL_S = 0.1
 
-Way = Literal["direct", "tunnel", "address"]
-Via = Literal["auto", "direct", "tunnel"]
 Note = Callable[[str], None]
 T = TypeVar("T")
-
-_URL_HOST = re.compile(r"@(?P<host>[^\s@]+?):?$")
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where an SSH server of the target answers, and how that was found."""
-
-    host: str
-    port: int
-    way: Way
-    why: str
-
-    def __str__(self) -> str:
-        return f"{join_endpoint(self.host, self.port)} ({self.way})"
-
-
-@dataclass(frozen=True, slots=True)
-class Direct:
-    """A direct address that is worth a try; `source` is the device's field that it comes from."""
-
-    host: str
-    port: int
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The ways to try in this order, the direct addresses, and a note on each address that was passed over."""
-
-    ways: tuple[Literal["direct", "tunnel"], ...]
-    direct: tuple[Direct, ...]
-    passed_over: tuple[str, ...]
-
-
-def plan_ways(device: Mapping[str, Any], *, is_pinned: bool, server_addresses: Collection[str], via: Via) -> Plan:
-    """Choose the ways to a device from its record.
-
-    `server_addresses` are those of the fleet server: a device that seems to have one of them sits behind the same NAT
-    or proxy, and its port 22 there belongs to another machine.
-    """
-    direct: list[Direct] = []
-    passed_over: list[str] = []
-    port = local_ssh_port(device)
-    for source in ("ip_lan", "ip_address"):
-        text = device.get(source)
-        if not isinstance(text, str) or any(found.host == text for found in direct):
-            continue
-        if reason := _why_useless(text, server_addresses):
-            passed_over.append(f"{source} {text}: {reason}")
-        else:
-            direct.append(Direct(text, port, source))
-    order: tuple[Literal["direct", "tunnel"], ...] = ("direct", "tunnel") if is_pinned else ("tunnel", "direct")
-    ways = tuple(way for way in order if via in ("auto", way) and (way == "tunnel" or direct))
-    return Plan(ways, tuple(direct), tuple(passed_over))
-
-
-def local_ssh_port(device: Mapping[str, Any]) -> int:
-    """Return the port of the device's own SSH server."""
-    ports = device.get("local_ports")
-    port = ports.get("ssh") if isinstance(ports, Mapping) else None
-    return port if isinstance(port, int) else SSH_PORT
-
-
-def host_of_url(url: str) -> str:
-    """Return the host of a tunnel's `url`, as in `ssh -p 9050 device@gate.example`. Raises: MeetingctlError."""
-    found = _URL_HOST.search(url.strip())
-    host = found["host"] if found else urlsplit(url).hostname
-    if not host:
-        raise MeetingctlError(f"the server's tunnel address names no host: {url[:200]!r}")
-    return host.strip("[]")
-
-
-def _why_useless(text: str, server_addresses: Collection[str]) -> str | None:
-    try:
-        address = parse_address(text)
-    except ValueError:
-        return "no IP address"
-    if address.is_loopback or address.is_unspecified or address.is_multicast:
-        return "not an address of one machine"
-    if isinstance(address, ipaddress.IPv6Address) and address.is_link_local:
-        return "link-local, and its interface is not known"
-    if str(address) in server_addresses:
-        return "the address of the fleet server"
-    return None
 
 
 async def resolve_addresses(host: str) -> frozenset[str]:
@@ -189,7 +98,9 @@ class RouteFinder:
             found = True
             yield route
         if not found:
-            raise failure or NotFound(f"{key}: reported no address that can be reached directly", hint="--via tunnel")
+            raise failure or NotFound(
+                f"{key}: reported no address that can be reached directly", hint=f"meetingctl tunnel open {key} ssh"
+            )
 
     async def _try_direct(self, direct: tuple[Direct, ...]) -> Route:
         """Ask all addresses at once; of those that answer in time, the first in order wins."""
@@ -203,7 +114,7 @@ class RouteFinder:
             if isinstance(result, Route):
                 return result
         reasons = "; ".join(str(result) for result in results)
-        raise Unreachable(reasons, hint="--via tunnel")
+        raise Unreachable(reasons, hint="leave out --via direct to use the tunnel")
 
     async def _ask_direct(self, address: Direct) -> Route:
         banner = await read_banner(address.host, address.port, timeout_s=self.direct_s)
@@ -211,7 +122,7 @@ class RouteFinder:
 
     async def _try_tunnel(self, key: str, is_last: bool) -> Route:
         """Open the tunnel and wait until the device answers in it; with another way left, do not wait for an agent."""
-        opened = await asyncio.to_thread(self.client.open_tunnel, key, "ssh")
+        opened = await asyncio.to_thread(self._open_tunnel, key)
         port, host = int(opened["port"]), host_of_url(str(opened.get("url") or ""))
         where = join_endpoint(host, port)
         loop = asyncio.get_running_loop()
@@ -228,6 +139,16 @@ class RouteFinder:
                         hint=f"meetingctl tunnel show {port}",
                     ) from exc
             await asyncio.sleep(TUNNEL_POLL_S)
+
+    def _open_tunnel(self, key: str) -> Mapping[str, Any]:
+        """Return the device's tunnel; one that is there keeps its end and its list of visitors where possible."""
+        for tunnel in self.client.list_tunnels():
+            if tunnel.get("device_key") == key and tunnel.get("service") == "ssh":
+                known = self.client.get_tunnel(int(tunnel["port"]))
+                if has_life(known, now_ms()):
+                    return known
+                return self.client.open_tunnel(key, "ssh", allow_from=known.get("allow_from") or ["any"])
+        return self.client.open_tunnel(key, "ssh")
 
     async def _is_agent_online(self, port: int) -> bool:
         with contextlib.suppress(MeetingctlError):

@@ -15,7 +15,8 @@ from meetingctl.core.net import join_endpoint
 from meetingctl.core.secret import Secret
 from meetingctl.core.target import Target
 from meetingctl.remote.hosts import HostKey, HostKeys, describe_change, judge_host_key, name_host
-from meetingctl.remote.route import Note, Route
+from meetingctl.remote.route import Note
+from meetingctl.remote.ways import Route
 
 KEEPALIVE_S = 15
 KEEPALIVE_MISSES = 4
