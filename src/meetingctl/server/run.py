@@ -246,7 +246,15 @@ def serve_all(
     announce: Callable[[str], object] = sys.stderr.write,
     listener: socket.socket | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. Raises: what `ControlPlane.start` raises."""
+    """Serve until SIGTERM or SIGINT, with several processes where `api_workers` says so.
+
+    Raises: what `ControlPlane.start` raises. `listener` is a bound socket, of a worker for example.
+    """
+    if settings.api_workers > 1 and listener is None:
+        from meetingctl.server.workers import serve_workers
+
+        serve_workers(settings, data_dir, parts, announce=announce)
+        return
 
     async def serve() -> None:
         plane = ControlPlane(settings, data_dir, parts, listener=listener)
