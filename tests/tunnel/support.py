@@ -25,7 +25,7 @@ from meetingctl.tunnel.rules import LinkRules, ProxyLimits
 T = TypeVar("T")
 KEY = "CAM-1"
 TOKEN = "3FA9C1"
-FREE = ProxyLimits(visitors_per_address_per_s=0, visitors_per_tunnel_per_s=0)
+FREE = ProxyLimits(visitors_per_address_per_s=0, visitors_per_tunnel_per_s=0, report_interval_s=0.05)
 
 
 def wait_until(condition: Callable[[], T], *, timeout_s: float = 5.0, what: str = "") -> T:

@@ -99,7 +99,8 @@ def test_a_blip_that_lasts_resets_the_waiting_and_closes_the_port(make_bed: Make
         assert {(visit.outcome, visit.reason) for visit in bed.directory.visits} == {("refused", "agent offline")}
 
 
-def test_only_listed_addresses_get_in(bed: Bed, kind: str, start_agent: StartAgent) -> None:
+def test_only_listed_addresses_get_in(make_bed: MakeBed, kind: str, start_agent: StartAgent) -> None:
+    bed = make_bed(tunnel_linger_s=0.2)
     with service(echo) as local_port:
         start_agent(bed, kind, local_port)
         port = bed.open(local_port, allow_from=("192.0.2.0/24", "2001:db8::/32"))
@@ -121,10 +122,10 @@ def test_only_listed_addresses_get_in(bed: Bed, kind: str, start_agent: StartAge
 def test_an_expired_tunnel_takes_no_visitor_and_then_ends_its_streams(
     make_bed: MakeBed, kind: str, start_agent: StartAgent
 ) -> None:
-    bed = make_bed(limits=replace(FREE, expired_streams_s=0.6))
+    bed = make_bed(limits=replace(FREE, expired_streams_s=0.4))
     with service(echo) as local_port:
         start_agent(bed, kind, local_port)
-        port = bed.open(local_port, expires_at_ms=now_ms() + 700)
+        port = bed.open(local_port, expires_at_ms=now_ms() + 400)
         bed.wait_listening(port)
         with connect(port) as visitor:
             assert say(visitor, b"before") == b"before"

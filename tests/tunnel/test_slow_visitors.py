@@ -14,7 +14,7 @@ import pytest
 from .conftest import MakeBed, StartAgent
 from .support import Bed, Child, connect, free_port, read_all, read_exactly, service, wait_until
 
-GRACE_S = 1.0
+GRACE_S = 0.7
 MIB = 1 << 20
 
 
@@ -87,7 +87,7 @@ def test_others_go_on_beside_a_visitor_that_never_reads(
     with connect(proxy.public_port) as stalled:
         stalled.sendall(b"F")
         times_s: list[float] = []
-        thread = threading.Thread(target=lambda: times_s.extend(echo_times_s(proxy.public_port, 3.0)))
+        thread = threading.Thread(target=lambda: times_s.extend(echo_times_s(proxy.public_port, 2.0)))
         thread.start()
         while thread.is_alive():
             peak_bytes = max(peak_bytes, proxy.child.rss_bytes())
@@ -111,7 +111,7 @@ def test_with_credits_the_stalled_visitor_itself_survives(bed: Bed, flood_port: 
 
 
 def test_a_slow_visitor_that_moves_survives(make_bed: MakeBed, flood_port: int, start_agent: StartAgent) -> None:
-    bed = make_bed(tunnel_grace_s=0.5)
+    bed = make_bed(tunnel_grace_s=0.4)
     start_agent(bed, "old", flood_port)
     port = bed.open(flood_port)
     bed.wait_listening(port)
@@ -121,7 +121,7 @@ def test_a_slow_visitor_that_moves_survives(make_bed: MakeBed, flood_port: int, 
         slow.settimeout(10)
         slow.connect(("127.0.0.1", port))
         slow.sendall(b"F")
-        received, end_s = 0, time.monotonic() + 2.5
+        received, end_s = 0, time.monotonic() + 1.8
         while time.monotonic() < end_s:
             received += len(slow.recv(16 << 10))
             time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import socket
@@ -70,6 +71,8 @@ class Agent:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost = ("", "")
+        self._reactor: Reactor | None = None
+        self._reactor_lock = threading.Lock()
 
     def start(self) -> None:
         """Run on a thread of its own; end it with `close`."""
@@ -79,6 +82,9 @@ class Agent:
     def close(self, timeout_s: float = _CLOSE_S) -> None:
         """Stop what `start` began."""
         self._stop.set()
+        with self._reactor_lock:
+            if self._reactor is not None and self._link is not None:
+                self._reactor.call_threadsafe(self._link.fail, "stopped")
         if self._thread is not None:
             self._thread.join(timeout_s)
 
@@ -122,10 +128,10 @@ class Agent:
             online_s = time.monotonic()
             try:
                 error = self._serve_once(stop)
-            except MeetingctlError as exc:
-                error = exc.message
+            except (MeetingctlError, OSError) as exc:
+                error = str(exc)
                 level = logging.ERROR if isinstance(exc, AuthError) else logging.WARNING
-                log.log(level, "tunnel not connected", extra={"error": exc.message})
+                log.log(level, "tunnel not connected", extra={"error": error})
                 online_s = time.monotonic()
             if stop.is_set():
                 return
@@ -148,10 +154,12 @@ class Agent:
             timeout_s=config.dial_s,
             is_stopping=stop.is_set,
         )
-        reactor = Reactor()
+        self._reactor = reactor = Reactor()
         try:
             self._serve(reactor, sock, terms, early, stop)
         finally:
+            with self._reactor_lock:
+                self._reactor = None
             self._link = None
             sock.close()
             reactor.close()
@@ -206,7 +214,10 @@ class Agent:
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.connect_ex((host, opening.port))
+        if sock.connect_ex((host, opening.port)) not in (0, errno.EINPROGRESS):
+            sock.close()
+            link.refuse_stream(stream_id, codec.REFUSED)
+            return
         link.accept_stream(stream_id, sock, credit_bytes=opening.credit_bytes)
 
     def on_stream_end(self, stream: Stream, outcome: Outcome, reason: str) -> None:

@@ -54,12 +54,12 @@ def _connect(host: str, port: int, *, name: str, timeout_s: float, is_stopping: 
     error: OSError = OSError("no address")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as exc:
-        found, error = [], exc
+    except (OSError, UnicodeError) as exc:
+        found, error = [], OSError(f"cannot resolve the name: {exc}")
     for family, kind, protocol, _, address in found:
         sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
         try:
-            sock.setblocking(False)
             deadline_s = time.monotonic() + timeout_s
             if (code := sock.connect_ex(address)) not in (0, errno.EINPROGRESS):
                 raise OSError(code, "cannot connect")

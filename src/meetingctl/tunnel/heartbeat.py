@@ -8,15 +8,11 @@ import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.net import is_mac
 from meetingctl.core.secret import Secret
-
-if TYPE_CHECKING:
-    from meetingctl.client import FleetClient
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +25,12 @@ class Heartbeat:
     def __init__(
         self, api_url: str, *, device_key: str, token: Secret, interval_s: float, installed_version: str = ""
     ) -> None:
+        """Prepare; nothing is sent yet. Raises: InvalidInput for a bad URL."""
+        from meetingctl.client import FleetClient  # an agent without heartbeats stays on the standard library
+
+        self._client = FleetClient(api_url, token_code=token, timeout_s=min(10.0, max(1.0, interval_s)))
         self._api_url = api_url
         self._path = f"/api/devices/{quote(device_key, safe='')}/online"
-        self._token = token
         self._interval_s = interval_s
         self._installed_version = installed_version
         self._stop = threading.Event()
@@ -49,19 +48,14 @@ class Heartbeat:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        from meetingctl.client import FleetClient  # an agent without heartbeats stays on the standard library
-
-        client = FleetClient(self._api_url, token_code=self._token, timeout_s=min(10.0, max(1.0, self._interval_s)))
-        try:
+        with self._client:
             while not self._stop.is_set():
-                self._beat(client)
+                self._beat()
                 self._stop.wait(self._interval_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - spreads load
-        finally:
-            client.close()
 
-    def _beat(self, client: FleetClient) -> None:
+    def _beat(self) -> None:
         try:
-            client.request("POST", self._path, json=read_identity(self._api_url, self._installed_version))
+            self._client.request("POST", self._path, json=read_identity(self._api_url, self._installed_version))
         except MeetingctlError as exc:
             if not self.last_error:
                 log.warning("heartbeat failed", extra={"error": exc.message})
@@ -89,7 +83,7 @@ def _outgoing_address(api_url: str) -> str:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect(address)
             return str(probe.getsockname()[0])
-    except OSError:
+    except (OSError, ValueError):
         return ""
 
 

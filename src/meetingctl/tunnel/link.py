@@ -142,9 +142,10 @@ class Link:
 
     def abort(self, stream: Stream, code: int, outcome: Outcome, reason: str) -> None:
         """End a stream at once: tell the peer, reset the socket, throw away what is queued."""
+        if not stream.closed and not stream.peer_closed:
+            self.send_control(self._encode_close(stream.stream_id, code))
+        # The frame too many ends the whole link, and with it this stream.
         if not stream.closed:
-            if not stream.peer_closed:
-                self.send_control(self._encode_close(stream.stream_id, code))
             self._forget(stream, outcome, reason)
             close_with_reset(stream.sock)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -63,9 +62,8 @@ class Listening:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as exc:
-                if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
-                log.warning("no descriptor for a new connection", extra={"error": exc.strerror})
+                # Mostly a shortage of descriptors: without a pause the loop would do nothing else.
+                log.warning("cannot accept a connection", extra={"error": exc.strerror})
                 self._unwatch()
                 self._loop.call_later(_SHORTAGE_PAUSE_S, self._watch)
                 return

@@ -161,8 +161,7 @@ class DataPlane:
         most = limits.streams_per_new_agent if link.terms.is_new else limits.streams_per_old_agent
         if len(link.streams) >= most:
             link.make_room()
-        live = self._live.setdefault(port, set())
-        if len(link.streams) >= most or len(live) >= limits.streams_per_tunnel:
+        if len(link.streams) >= most or len(self._live.get(port, ())) >= limits.streams_per_tunnel:
             close_with_reset(visitor.sock)
             self.ended.append(visitor.visit("refused", "too many streams"))
             return
@@ -172,7 +171,9 @@ class DataPlane:
             visitor.sock.close()
             self.ended.append(visitor.visit("reset", "visitor reset"))
             return
-        live.add(link.open_stream(visitor.sock, visitor.tunnel.local_port, label=visitor))
+        stream = link.open_stream(visitor.sock, visitor.tunnel.local_port, label=visitor)
+        if not stream.closed:
+            self._live.setdefault(port, set()).add(stream)
 
     def _drop_visitors(self, port: int, device_key: str, reason: str) -> None:
         for stream in list(self._live.get(port, ())):

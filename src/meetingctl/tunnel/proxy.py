@@ -183,7 +183,7 @@ class Proxy:
 
     def _history(self, device_key: str) -> DeviceHistory:
         if len(self._histories) >= _HISTORIES_KEPT and device_key not in self._histories:
-            self._histories.clear()
+            del self._histories[next(iter(self._histories))]
         return self._histories.setdefault(device_key, DeviceHistory())
 
     def _note_event(self, device_key: str, kind: str, detail: str = "") -> None:
@@ -293,15 +293,15 @@ class Proxy:
             try:
                 async with asyncio.timeout(_SYNC_S):
                     desired = await self._directory.sync(report)
+                self._ledger.confirm(report)
+                self._apply(desired)
             except Exception as exc:  # boundary: tunnels outlive a registry that is down for a while
                 failures += 1
-                log.warning("tunnel registry unreachable", extra={"error": str(exc) or type(exc).__name__})
+                log.warning("tunnel registry failed", extra={"error": str(exc) or type(exc).__name__})
                 most_s = min(self._settings.tunnel_poll_s * 2**failures, _LONGEST_RETRY_S)
                 await asyncio.sleep(random.uniform(most_s / 2, most_s))  # noqa: S311 - spreads load, hides nothing
                 continue
             failures = 0
-            self._ledger.confirm(report)
-            self._apply(desired)
             if not self._ledger.is_large:
                 await self._wait_for_news()
 
@@ -328,7 +328,7 @@ class Proxy:
         """Return live figures per agent and tunnel, ready for JSON."""
         return {
             "name": self._name,
-            "listen": join_endpoint(*self.address),
+            "listen": None if self._address is None else join_endpoint(*self._address),
             "agents": [_describe_agent(session) for session in self._sessions.values()],
             "tunnels": [self._describe_tunnel(public_port) for public_port in self._ports.values()],
             "pending_handshakes": self._reception.pending,

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from meetingctl.core.errors import InvalidInput
 from meetingctl.core.limits import TokenBucket
 from meetingctl.core.net import address_in, parse_networks
 from meetingctl.tunnel.directory import Outcome, Tunnel
@@ -69,7 +70,11 @@ class PublicPort:
     def set_tunnel(self, tunnel: Tunnel) -> None:
         """Change the end or the allow-list without touching live streams."""
         self.tunnel = tunnel
-        self._networks = None if tunnel.allow_from is None else parse_networks(tunnel.allow_from)
+        try:
+            self._networks = None if tunnel.allow_from is None else parse_networks(tunnel.allow_from)
+        except InvalidInput as exc:
+            log.error("tunnel lets nobody in", extra={"port": tunnel.port, "error": exc.message})
+            self._networks = ()
 
     @property
     def is_listening(self) -> bool:

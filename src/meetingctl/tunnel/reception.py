@@ -131,23 +131,27 @@ class Reception:
     async def _admit(self, sock: socket.socket, hello: Hello, address: str) -> Admission | None:
         """Check a credential; on refusal tell the agent and return None."""
         key, now_s = hello.device_key, time.monotonic()
+        if not is_device_key(key):
+            # Neither counted nor logged by its name: that is any text of 4 KiB.
+            self._gate.note_failure(None, address, now_s)
+            self.outcomes["refused"] += 1
+            await self._refuse(sock, DENIED)
+            return None
         if not self._gate.may_try(key, address, now_s):
             self.outcomes["limited"] += 1
             await self._refuse(sock, DENIED)
             return None
         try:
-            if not is_device_key(key):
-                raise Refused
             admission = await self._directory.admit(key, hello.token, address)
         except Refused as refused:
             self._gate.note_failure(key, address, now_s)
             self.outcomes["refused"] += 1
-            log.info("agent refused", extra={"device": key[:128], "peer": address, "reason": refused.reason})
+            log.info("agent refused", extra={"device": key, "peer": address, "reason": refused.reason})
             await self._refuse(sock, refused.reason)
             return None
         except Exception:  # boundary: a registry that is down for a moment must not end the proxy
             self.outcomes["unavailable"] += 1
-            log.exception("device check failed", extra={"device": key[:128], "peer": address})
+            log.exception("device check failed", extra={"device": key, "peer": address})
             await self._refuse(sock, _UNAVAILABLE)
             return None
         self._gate.note_success(key, address)
