@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from meetingctl.cli import device_config, device_watchdog
+from meetingctl.cli import device_config, device_stream, device_watchdog
 from meetingctl.cli.tree import Noun
 
 app = Noun()
 app.add("config", device_config.app, "Read, change and check config.env.")
+app.add("stream", device_stream.app, "Serve the camera over RTSP.")
 app.add("watchdog", device_watchdog.app, "Restart what hangs on this camera.")

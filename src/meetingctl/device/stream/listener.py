@@ -49,9 +49,9 @@ class Listener:
 
     # Mounts.
 
-    def add(self, mount: Mount) -> None:
-        """Serve a mount, in place of an earlier one at its path."""
-        self.server.get_mount_points().add_factory(f"/{mount.path}", mount.factory)
+    def add(self, path: str, mount: Mount) -> None:
+        """Serve a mount at a path (no leading slash), in place of an earlier one there."""
+        self.server.get_mount_points().add_factory(f"/{path}", mount.factory)
 
     def remove(self, path: str) -> None:
         self.server.get_mount_points().remove_factory(f"/{path}")
@@ -74,13 +74,17 @@ class Listener:
         """End the sessions whose viewers have not been heard of for a minute."""
         self.pool.cleanup()
 
-    def drop_clients(self) -> int:
-        """Disconnect every viewer and end every session. Returns how many there were."""
-        dropped = self.clients()
-        server = self._gst.GstRtspServer
-        self.pool.filter(lambda *_: server.RTSPFilterResult.REMOVE)
-        self.server.client_filter(lambda *_: server.RTSPFilterResult.REMOVE)
-        self.playing.clear()
+    def drop_clients(self, media: Any = None) -> int:
+        """Disconnect the viewers of one media, or everybody, and end their sessions. Returns how many there were."""
+        dropped = 0
+        for client in self.server.client_filter(None):
+            sessions = client.session_filter(None)
+            if media is not None and not any(_holds(session, media) for session in sessions):
+                continue
+            for session in sessions:
+                dropped += 1
+                self._end_session(session.get_sessionid())
+            client.close()
         return dropped
 
     def close(self) -> None:
@@ -137,6 +141,10 @@ class Listener:
     def _forget(self, session_id: str) -> bool:
         self.playing.discard(session_id)
         return False
+
+
+def _holds(session: Any, media: Any) -> bool:
+    return any(part.get_media() == media for part in session.filter(None))
 
 
 def transports_of(header: str) -> frozenset[str]:

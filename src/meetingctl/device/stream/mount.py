@@ -73,7 +73,7 @@ class Mount:
         self.flows: dict[int, Flow] = {}
         self.media_started = 0
         self._gst = gst
-        self._feeder = feeder
+        self.feeder = feeder
         self._on_error = on_error
         self._keyframe_after_s = 0.0
         self._keyframe_timer = 0
@@ -108,8 +108,8 @@ class Mount:
         self.flows[id(flow)] = flow
         self.media_started += 1
         media.connect("unprepared", self._unprepared, id(flow))
-        if self._feeder is not None:
-            self._feeder.start(element.get_by_name("camera"))
+        if self.feeder is not None:
+            self.feeder.start(element.get_by_name("camera"))
         log.info("media started", extra={"path": self.path, "pipeline": self.spec.describe()})
 
     def _watch_flow(self, element: Any, flow: Flow) -> None:
@@ -137,8 +137,8 @@ class Mount:
     def _unprepared(self, media: Any, key: int) -> None:
         if self.flows.pop(key, None) is None:
             return
-        if self._feeder is not None:
-            self._feeder.stop(media.get_element().get_by_name("camera"))
+        if self.feeder is not None:
+            self.feeder.stop(media.get_element().get_by_name("camera"))
         log.info("media stopped", extra={"path": self.path})
 
     # The main loop.
@@ -174,8 +174,8 @@ class Mount:
                 pad.push_event(
                     self._gst.GstVideo.video_event_new_upstream_force_key_unit(self._gst.Gst.CLOCK_TIME_NONE, True, 0)
                 )
-        elif self._feeder is not None:
-            self._feeder.request_keyframe()
+        elif self.feeder is not None:
+            self.feeder.request_keyframe()
         return False
 
 

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.device.config import DeviceConfig
+from meetingctl.device.config.load import mask_login
 from meetingctl.device.stream import encoders, overlay
 from meetingctl.device.stream.facts import Facts, Mode
 from meetingctl.device.stream.source import SoundKind, Source, choose_sound, choose_source
@@ -113,6 +114,14 @@ def build_substream(config: DeviceConfig, facts: Facts, location: str) -> Launch
 def sent_picture(config: DeviceConfig) -> Picture:
     """Return size and rate that viewers get when the stream is encoded here."""
     return Picture(config.output_width_px, config.output_height_px, Fraction(config.output_fps))
+
+
+def shown_properties(spec: LaunchSpec) -> dict[str, dict[str, Value]]:
+    """Return the properties for people and logs, without the password of a source."""
+    return {
+        name: {key: mask_login(value) if isinstance(value, str) else value for key, value in values.items()}
+        for name, values in spec.properties.items()
+    }
 
 
 def pretty(launch: str) -> str:

@@ -1,0 +1,117 @@
+"""The Unix socket through which programs on the device ask the stream daemon: one line in, one JSON line out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from meetingctl.core.errors import Busy, MeetingctlError, Unreachable, error_for_status
+from meetingctl.core.layout import STREAM_STATE_SOCKET
+from meetingctl.device.system import System
+
+_LINE_BYTES = 256
+_PEER_TIMEOUT_S = 2.0
+_ANSWER_BYTES = 1 << 20
+_ALLOWED_MODE = 0o660  # root and the group of the web page
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[str], dict[str, Any]]
+
+
+class ControlSocket:
+    """Listen below `path` and answer one caller after the other, in a thread of its own."""
+
+    def __init__(self, path: Path, answer: Answer) -> None:
+        """`answer` is called in the thread. Raises: Busy when another daemon answers there, OSError."""
+        self._path = path
+        self._answer = answer
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_answered(path):
+            raise Busy(f"another stream daemon answers at {path}", hint="systemctl status rpi-av-rtsp-recorder")
+        path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket.bind(str(path))
+        path.chmod(_ALLOWED_MODE)
+        self._socket.listen(16)
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening and remove the socket."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+        self._thread.join(_PEER_TIMEOUT_S)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self._socket.accept()
+            except OSError:
+                return
+            with peer, contextlib.suppress(OSError):
+                peer.settimeout(_PEER_TIMEOUT_S)
+                peer.sendall(self._reply(_read_line(peer)) + b"\n")
+
+    def _reply(self, line: str) -> bytes:
+        try:
+            body = self._answer(line)
+        except MeetingctlError as error:
+            body = {"ok": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
+            body["status"] = error.http_status
+        return json.dumps(body).encode()
+
+
+def ask_daemon(system: System, line: str, *, timeout_s: float = 5.0) -> dict[str, Any]:
+    """Ask the running stream daemon (`status` or `reload`) and return its answer.
+
+    Raises: Unreachable when none runs, or the error that the daemon answered with.
+    """
+    path = system.path(STREAM_STATE_SOCKET)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+            peer.settimeout(timeout_s)
+            peer.connect(str(path))
+            peer.sendall(line.encode() + b"\n")
+            body = json.loads(_read_all(peer))
+    except (OSError, ValueError) as exc:
+        raise Unreachable(
+            f"the stream daemon does not answer at {STREAM_STATE_SOCKET}", hint="systemctl status rpi-av-rtsp-recorder"
+        ) from exc
+    if not isinstance(body, dict):
+        raise Unreachable(f"{STREAM_STATE_SOCKET}: not a stream daemon")
+    if isinstance(error := body.get("error"), dict):
+        raise error_for_status(int(body.get("status", 500)), str(error.get("message")), hint=error.get("hint"))
+    return body
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.settimeout(_PEER_TIMEOUT_S)
+        try:
+            peer.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def _read_line(peer: socket.socket) -> str:
+    data = b""
+    while b"\n" not in data and len(data) < _LINE_BYTES and (chunk := peer.recv(_LINE_BYTES)):
+        data += chunk
+    return data.partition(b"\n")[0].decode("ascii", "replace").strip()
+
+
+def _read_all(peer: socket.socket) -> bytes:
+    data = b""
+    while len(data) < _ANSWER_BYTES and (chunk := peer.recv(65536)):
+        data += chunk
+    return data
