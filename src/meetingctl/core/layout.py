@@ -57,10 +57,8 @@ STREAM_STATE_SOCKET = f"{RUN_DIR}/stream.sock"
 RECORDER_STATE_JSON = f"{RUN_DIR}/recorder.json"  # what the recorder does; see device/recorder/progress.py
 RECORDER_INPUT = f"{RUN_DIR}/recorder-input.ffconcat"  # the address for ffmpeg, a password included; 0600
 WATCHDOG_STATE_SOCKET = f"{RUN_DIR}/watchdog.sock"
-# {"port", "path"} of the RTSP listener without a password and "http_port" of the loopback HTTP server; 0600.
+# {"host", "port", "path"} of the RTSP listener without a password; 0600.
 STREAM_LOCAL_JSON = f"{RUN_DIR}/stream-local.json"
-# {"segment", "bytes", "updated_at"}, rewritten every few seconds while the recorder runs.
-RECORDER_PROGRESS_JSON = f"{RUN_DIR}/recorder.json"
 ENCODER_TRIAL_JSON = f"{RUN_DIR}/encoder-trial.json"  # results are good until the next boot
 
 # State of jobs and schedulers; the originals kept these three in /tmp.
@@ -102,8 +100,6 @@ ONVIF_PORT = 8080
 WS_DISCOVERY_PORT = 3702  # UDP
 CSI_CONTROL_HOST = "127.0.0.1"
 CSI_CONTROL_PORT = 8085
-# On the same HTTP server: {"clients", "fps", "last_buffer_age_s", "restarts", "bitrate_bps"}, more keys may follow.
-STREAM_STATUS_PATH = "/status"
 MEETING_TUNNEL_PORT = 9001
 
 

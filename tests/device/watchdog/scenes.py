@@ -12,8 +12,8 @@ from meetingctl.device.watchdog.rules import Rules
 RULES = Rules(is_recording=True, camera_type="usb")
 RUNNING = Unit("rpi-av-rtsp-recorder", "loaded", "active", "running", "success", 0, 1.0)
 RECORDING = Unit("rtsp-recorder", "loaded", "active", "running", "success", 0, 1.0)
-VIEWED = StreamStatus(2, 15.0, 0.1, 0, 1_200_000)
-IDLE = StreamStatus(0, 0.0, None, 0, 0)
+VIEWED = StreamStatus(2, 0.1)
+IDLE = StreamStatus(0, None)
 STALLED = VIEWED._replace(last_buffer_age_s=60.0)
 ANSWERS = Probe("OPTIONS", "ok")
 SILENT = Probe("OPTIONS", "unreachable", "no answer")
@@ -27,7 +27,7 @@ def facts(at_s: float = 1000.0, **changes: Any) -> Facts:
         status=VIEWED,
         probe=ANSWERS,
         recorder=RECORDING,
-        progress=Progress("rec_20260101_000000.ts", int(at_s * 1000), ""),
+        progress=Progress("recording", "rec_20260101_000000.ts", int(at_s * 1000)),
     )
     return replace(healthy, **changes)
 

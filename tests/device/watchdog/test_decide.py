@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meetingctl.device.units import Unit
-from meetingctl.device.watchdog import Decision, Facts, Memory, Probe, Rules, decide
+from meetingctl.device.watchdog import Decision, Facts, Memory, Probe, Progress, Rules, decide
 from meetingctl.device.watchdog.decide import plan_probe
 from meetingctl.device.watchdog.rules import CALM_S, FIRST_WAIT_S, LONGEST_WAIT_S, RECORDER_STALL_S
 
@@ -85,6 +85,15 @@ class TestStream:
         assert finding(rules, camera_present=False)[0] == "healthy"
         _, memory = run_checks([facts()], rules)
         assert finding(rules, memory, camera_present=False) == ("waiting", "camera-absent")
+
+    def test_what_auto_means_the_stream_daemon_tells(self) -> None:
+        rules = replace(RULES, camera_type="auto")
+        csi, usb = IDLE._replace(source="csi"), IDLE._replace(source="usb")
+        assert finding(rules, status=usb, camera_present=False) == ("waiting", "camera-absent")
+        assert finding(rules, status=csi, camera_present=False) == ("healthy", "ok")
+        # A CSI camera may show a video device of its own, which comes and goes.
+        _, memory = run_checks([facts(status=csi)], rules)
+        assert finding(rules, memory, status=None, camera_present=False)[0] == "healthy"
 
     @pytest.mark.parametrize("rules", [replace(RULES, has_audio=False), replace(RULES, alsa_threshold=0)])
     def test_sound_errors_can_be_no_matter(self, rules: Rules) -> None:
@@ -214,21 +223,17 @@ class TestRecorder:
         decisions, _ = run_checks(facts(1000 + 30 * n, recorder=failed) for n in range(3))
         assert decisions[-1].actions == ("restart-recorder",)
 
-    def test_a_clock_that_jumps_is_no_progress_and_no_stall(self) -> None:
-        """A Pi without a clock battery wakes up in the past, and jumps when the network tells the time."""
-        scenes = [facts(1000 + 30 * n) for n in range(10)]
-        jumped = [
-            replace(scene, progress=scene.progress and scene.progress._replace(updated_at=f"20{n:02}-01-01"))
-            for n, scene in enumerate(scenes)
-        ]
-        decisions, _ = run_checks(jumped)
-        assert {decision.recorder.reason for decision in decisions} == {"ok"}
-        stuck = [replace(scene, progress=jumped[0].progress) for scene in scenes]
-        again = [
-            replace(scene, progress=scene.progress and scene.progress._replace(updated_at=str(n)))
-            for n, scene in enumerate(stuck)
-        ]
-        assert "no-progress" in {decision.recorder.reason for decision in run_checks(again)[0]}
+    @pytest.mark.parametrize("state", ["disk_full", "folder_error"])
+    def test_a_full_disk_is_not_cured_by_a_restart(self, state: str) -> None:
+        stuck = Progress(state, "", 0)
+        decisions, _ = run_checks(facts(1000 + 30 * n, progress=stuck) for n in range(30))
+        assert {decision.recorder.reason for decision in decisions} == {state.replace("_", "-")}
+        assert not any(decision.actions for decision in decisions)
+
+    def test_a_recorder_that_finds_no_source_although_the_stream_answers_is_restarted(self) -> None:
+        stuck = Progress("waiting", "", 0)
+        decisions, _ = run_checks(facts(1000 + 30 * n, progress=stuck) for n in range(30))
+        assert ("restart-recorder",) in {decision.actions for decision in decisions}
 
 
 class TestProbe:

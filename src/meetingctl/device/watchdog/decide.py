@@ -27,6 +27,8 @@ ProbeMethod = Literal["OPTIONS", "DESCRIBE"]
 
 # Sources whose failure ends with the source: the stream daemon opens them again by itself.
 _REMOTE_SOURCES = frozenset({"rtsp", "mjpeg", "screen"})
+# States of the recorder that another start of it cannot end.
+_FULL_OR_FORBIDDEN = frozenset({"disk_full", "folder_error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,14 @@ class Decision:
 def is_camera_watched(memory: Memory, rules: Rules) -> bool:
     """Say whether a missing video device explains a missing stream.
 
-    It does for USB. Of `auto` nothing is known until the device was there once: the camera may be a CSI one.
+    It does for USB. What `auto` means the stream daemon tells; of one that tells nothing it is known once the device
+    was there.
     """
-    if rules.source_mode != "camera":
+    if rules.source_mode != "camera" or rules.camera_type == "csi":
         return False
-    return rules.camera_type == "usb" or (rules.camera_type == "auto" and memory.has_seen_camera)
+    if rules.camera_type == "usb" or memory.camera_source:
+        return rules.camera_type == "usb" or memory.camera_source == "usb"
+    return memory.has_seen_camera
 
 
 def plan_probe(
@@ -124,6 +129,8 @@ def judge_recorder(memory: Memory, facts: Facts, rules: Rules, stream: Finding) 
         return Finding("failing", "unit-failed", f"{unit.name} failed: {unit.result}")
     if stream.state != "healthy":
         return Finding("waiting", "no-stream", "there is nothing to record")
+    if facts.progress is not None and facts.progress.state in _FULL_OR_FORBIDDEN:
+        return Finding("waiting", facts.progress.state.replace("_", "-"), "meetingctl device record status")
     since_s = max(memory.progress_since_s or facts.at_s, unit.active_since_s or 0.0)
     if facts.at_s - since_s > RECORDER_STALL_S:
         return Finding("failing", "no-progress", f"nothing written for {facts.at_s - since_s:.0f} s")
@@ -199,6 +206,8 @@ def _note_camera(memory: Memory, facts: Facts, rules: Rules) -> Memory:
     """Remember that the camera went and came; forget both once the stream started or ran after the return."""
     if facts.camera_present and not memory.has_seen_camera:
         memory = replace(memory, has_seen_camera=True)
+    if facts.status is not None and facts.status.source != memory.camera_source:
+        memory = replace(memory, camera_source=facts.status.source)
     if not is_camera_watched(memory, rules):
         return replace(memory, absent_at_s=None, back_at_s=None)
     if not facts.camera_present:

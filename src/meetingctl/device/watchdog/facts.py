@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import random
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from meetingctl.core import layout
 from meetingctl.core.errors import AuthError, Busy, InvalidInput, MeetingctlError, NotFound, Unreachable
+from meetingctl.device.recorder import progress
 from meetingctl.device.rtsp import Endpoint, check_options, describe
+from meetingctl.device.stream.control import ask_daemon
 from meetingctl.device.system import System
 from meetingctl.device.units import Unit
 
 PROBE_TIMEOUT_S = 10.0
 _STATUS_TIMEOUT_S = 5.0
-_LARGEST_STATUS_BYTES = 64 * 1024
 _LOG_TAIL_BYTES = 64 * 1024
 _LOG_TAIL_LINES = 100
 _ALSA_ERROR = b"No such device"
@@ -27,13 +25,14 @@ ProbeOutcome = Literal["ok", "unreachable", "refused", "missing", "unavailable",
 
 
 class StreamStatus(NamedTuple):
-    """Figures of the stream daemon; the age is None while there was no buffer yet."""
+    """Figures of the stream daemon. `clients` are viewers and readers on the device, such as the recorder.
+
+    The age is None while no source is open; `source` is the kind of it: usb, csi, libcamera, rtsp, mjpeg, screen, test.
+    """
 
     clients: int
-    fps: float
     last_buffer_age_s: float | None
-    restarts: int
-    bitrate_bps: int
+    source: str = ""
 
 
 class Probe(NamedTuple):
@@ -45,11 +44,11 @@ class Probe(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far the recorder is; `updated_at` is its own wall clock, which may jump."""
+    """How far the recorder is: its state in its own words, the open segment and the size of it."""
 
+    state: str
     segment: str
     bytes: int
-    updated_at: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,28 +70,23 @@ class Facts:
     chance: float = 0.0
 
 
-def parse_status(value: Any) -> StreamStatus | None:
-    """Read the JSON of the stream's status; None when it is not what the daemon sends."""
-    if not isinstance(value, dict):
-        return None
+def parse_status(value: Mapping[str, Any]) -> StreamStatus | None:
+    """Read the state of the stream daemon; None when it is not what the daemon tells."""
     clients = _number(value.get("clients"))
     if clients is None:
         return None
+    local_clients = _number(value.get("local_clients")) or 0
     return StreamStatus(
-        int(clients),
-        _number(value.get("fps")) or 0.0,
-        _number(value.get("last_buffer_age_s")),
-        int(_number(value.get("restarts")) or 0),
-        int(_number(value.get("bitrate_bps")) or 0),
+        int(clients + local_clients), _number(value.get("last_buffer_age_s")), str(value.get("source") or "")
     )
 
 
-def parse_progress(text: str) -> Progress | None:
+def parse_progress(value: Mapping[str, Any]) -> Progress | None:
     """Read the recorder's progress file; None when it is not what the recorder writes."""
-    value = _json(text)
-    if not isinstance(value, dict) or (size := _number(value.get("bytes"))) is None:
+    size = _number(value.get("bytes"))
+    if size is None:
         return None
-    return Progress(str(value.get("segment") or ""), int(size), str(value.get("updated_at") or ""))
+    return Progress(str(value.get("state") or ""), str(value.get("segment") or ""), int(size))
 
 
 def count_alsa_errors(tail: bytes) -> int:
@@ -101,24 +95,17 @@ def count_alsa_errors(tail: bytes) -> int:
 
 
 def read_status(system: System) -> StreamStatus | None:
-    """Ask the stream daemon for its figures; None when it does not answer."""
-    connection = http.client.HTTPConnection(layout.CSI_CONTROL_HOST, _status_port(system), timeout=_STATUS_TIMEOUT_S)
-    with closing(connection):
-        try:
-            connection.request("GET", layout.STREAM_STATUS_PATH)
-            response = connection.getresponse()
-            body = response.read(_LARGEST_STATUS_BYTES)
-        except (OSError, http.client.HTTPException):
-            return None
-    return parse_status(_json(body.decode("utf-8", "replace"))) if response.status == 200 else None
+    """Ask the stream daemon for its state; None when it does not answer."""
+    try:
+        return parse_status(ask_daemon(system, "status", timeout_s=_STATUS_TIMEOUT_S))
+    except MeetingctlError:
+        return None
 
 
 def read_progress(system: System) -> Progress | None:
     """Return how far the recorder is, None when it has not written that."""
-    try:
-        return parse_progress(system.read(layout.RECORDER_PROGRESS_JSON))
-    except MeetingctlError:
-        return None
+    found = progress.read_progress(system)
+    return None if found is None else parse_progress(found)
 
 
 def read_log_tail(system: System, device_path: str, *, mark_bytes: int) -> tuple[bytes, int]:
@@ -169,22 +156,6 @@ def _outcome(error: MeetingctlError) -> ProbeOutcome:
         case Busy():
             return "unavailable"
     return "wrong"
-
-
-def _status_port(system: System) -> int:
-    try:
-        value = _json(system.read(layout.STREAM_LOCAL_JSON))
-    except MeetingctlError:
-        value = None
-    port = _number(value.get("http_port")) if isinstance(value, dict) else None
-    return int(port) if port is not None and 0 < port < 65536 else layout.CSI_CONTROL_PORT
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _number(value: Any) -> float | None:

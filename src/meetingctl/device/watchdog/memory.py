@@ -46,6 +46,7 @@ class Memory:
     described_at_s: float | None = None
     has_probe_failed: bool = False
     has_seen_camera: bool = False
+    camera_source: str = ""
     absent_at_s: float | None = None
     back_at_s: float | None = None
     log_mark_bytes: int = 0
