@@ -128,6 +128,20 @@ def test_a_second_start_finds_the_same_device_and_keys(demo):
     assert seen[0] == seen[1]
 
 
+def test_ctrl_c_while_it_starts_is_clean_too(demo):
+    argv = demo.user.argv(*demo.args)
+    with subprocess.Popen(argv, env=demo.user.env, stdout=-1, stderr=-1) as process:
+        try:
+            wait_until(lambda: not is_free(demo.ports[0]), "the API port being taken")
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0, err
+    assert b"Traceback" not in err
+    assert all(is_free(port) for port in demo.ports)
+
+
 def test_a_second_demo_at_once_says_so(demo):
     with demo.running() as (process, _):
         other = demo.fails()
@@ -154,6 +168,15 @@ def test_a_taken_public_port_is_passed_over(demo):
         assert demo.paste(f"{facts['try'][0]} echo in").stdout == b"in\n"
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_a_pool_that_is_taken_is_one_clear_error_with_the_option(demo):
+    with contextlib.ExitStack() as others:
+        for port in demo.ports[2:]:
+            others.enter_context(socket.create_server((HOST, port)))
+        failed = demo.fails()
+    assert failed.returncode == 75
+    assert b"meetingctl demo --tunnel-ports" in failed.stderr
 
 
 def test_the_demo_stays_on_loopback(demo):

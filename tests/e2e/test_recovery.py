@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from e2e.world import HOST, World, answers_ssh, is_free, running, wait_until
+from e2e.world import HOST, World, answers_ssh, is_free, own_address, running, wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -78,6 +78,23 @@ def test_the_tunnel_is_back_after_kill_9_of_the_agent(openssh, tmp_path):
         assert world.ssh("echo back").stdout == b"back\n"
         again = world.operator.json("tunnel", "open", world.key, "ssh")
         assert again["port"] == world.public_port
+
+
+def test_without_an_agent_the_direct_address_is_taken_at_once(openssh, tmp_path):
+    """Even at the first contact, which prefers the tunnel: nobody waits for an agent that is not there."""
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address beside loopback")
+    with running(World(tmp_path / "world", addresses=(HOST, address))) as world:
+        world.agent.stop()
+        assert world.operator.run("fleet", "heartbeat", world.key, "--ip-lan", address).returncode == 0
+        login = ("--user", world.sshd.user, "-i", str(world.sshd.identity))
+        started_s = time.monotonic()
+        done = world.operator.run("remote", "run", world.key, *login, "-v", "--", "echo in")
+        assert (done.returncode, done.stdout) == (0, b"in\n"), done.stderr
+        assert time.monotonic() - started_s < 8
+        assert b"direct, ip_lan answers" in done.stderr
+        assert b"first contact" in done.stderr
 
 
 def test_the_tunnel_is_back_after_kill_9_of_the_server(openssh, tmp_path):

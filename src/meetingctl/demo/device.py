@@ -9,16 +9,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from meetingctl.client import FleetClient
-from meetingctl.core.errors import Busy, ConfigError, NotFound
+from meetingctl.core.errors import Busy, ConfigError, InvalidInput, NotFound
 from meetingctl.core.ids import new_token_code, parse_device_key, parse_token_code
 from meetingctl.core.paths import write_atomic
 from meetingctl.core.secret import Secret
+from meetingctl.tunnel.agentconfig import AgentConfig
 
+HOST = "127.0.0.1"
 DEVICE_KEY = "demo-cam"
 DEVICE_TYPE = "demo"
 DISTRIBUTION = "demo"
 SERVICES = ("ssh", "scp", "http")
 PORT_TRIES = 8
+HEARTBEAT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ def read_state(path: Path) -> DeviceState:
         parse_token_code(state.token_code)
     except FileNotFoundError:
         return DeviceState(DEVICE_KEY, new_token_code())
-    except (OSError, ValueError, TypeError) as exc:
+    except (OSError, ValueError, TypeError, InvalidInput) as exc:
         raise ConfigError(f"cannot read {path}: {exc}", hint=f"rm {path}") from exc
     return state
 
@@ -91,3 +94,43 @@ def is_port_free(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def agent_config(state: DeviceState, tunnel_address: tuple[str, int], server_url: str) -> AgentConfig:
+    """Return the configuration of the device's agent: its two services, and no other port of this machine."""
+    host, port = tunnel_address
+    return AgentConfig(
+        server_host=host,
+        server_port=port,
+        device_key=state.device_key,
+        token=Secret(state.token_code),
+        ports=frozenset({state.ssh_port, state.http_port}),
+        api_url=server_url,
+        heartbeat_s=HEARTBEAT_S,
+    )
+
+
+def write_ssh_config(folder: Path, name: str, port: int) -> Path:
+    """Write the configuration with which `ssh`, `scp` and `sftp` find the device, and return its path."""
+
+    def quote(path: Path) -> str:
+        return '"' + str(path).replace("%", "%%") + '"'
+
+    settings = {
+        "HostName": HOST,
+        "Port": port,
+        "User": "device",
+        "IdentityFile": quote(folder / "id_ed25519"),
+        "IdentitiesOnly": "yes",
+        "HostKeyAlias": name,
+        "UserKnownHostsFile": quote(folder / "known_hosts"),
+        "GlobalKnownHostsFile": "none",
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+    }
+    lines = [f"Host {name}", *(f"    {key} {value}" for key, value in settings.items())]
+    path = folder / "ssh_config"
+    host_key = (folder / "ssh_host_ed25519_key.pub").read_text(encoding="utf-8")
+    write_atomic(folder / "known_hosts", f"{name} {host_key}")
+    write_atomic(path, "\n".join(lines) + "\n")
+    return path

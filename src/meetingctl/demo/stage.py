@@ -23,20 +23,26 @@ import asyncssh
 from meetingctl.client import FleetClient
 from meetingctl.core.errors import Busy, ConfigError, InvalidInput, MeetingctlError, Unreachable
 from meetingctl.core.net import is_loopback, join_endpoint, parse_endpoint
-from meetingctl.core.paths import write_atomic
 from meetingctl.core.secret import Secret
 from meetingctl.core.settings import Settings
-from meetingctl.demo.device import DeviceState, enrol, is_port_free, open_public_port, read_state, write_state
+from meetingctl.demo.device import (
+    HOST,
+    DeviceState,
+    agent_config,
+    enrol,
+    is_port_free,
+    open_public_port,
+    read_state,
+    write_ssh_config,
+    write_state,
+)
 from meetingctl.demo.page import StatusPage, TunnelFact
 from meetingctl.demo.processes import adopt_orphans, descendants, end_descendants, parents_of_all
 from meetingctl.demo.sshd import DeviceSsh, load_key
 from meetingctl.server.run import ControlPlane, bind_listener
 from meetingctl.tunnel.agent import Agent
-from meetingctl.tunnel.agentconfig import AgentConfig
 
-HOST = "127.0.0.1"
 ONLINE_WAIT_S = 20.0
-HEARTBEAT_S = 10.0
 END_GRACE_S = 1.0
 END_KILL_S = 3.0
 _POLL_S = 0.05
@@ -90,15 +96,25 @@ def run_demo(settings: Settings, data_dir: Path, *, path: str, on_ready: Callabl
     `path` is the search path of the device's shells. Raises: Busy for a taken port or folder, and what a part raises.
     """
 
-    async def run() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async def show() -> None:
         async with open_stage(settings, data_dir, path=path) as facts:
             on_ready(facts)
-            await stop.wait()
+            await asyncio.Event().wait()
+
+    async def run() -> None:
+        task = asyncio.create_task(show())
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, _cancel_once, task)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
     asyncio.run(run())
+
+
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    """Begin the end; whoever is impatient and asks again does not cut it short."""
+    if not task.cancelling():
+        task.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -181,46 +197,6 @@ def read_api_key(path: Path) -> Secret:
         return Secret(str(tomllib.loads(path.read_text(encoding="utf-8"))["default"]["api_key"]))
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise ConfigError(f"no administrator's key in {path}", hint=f"start afresh: rm -r {path.parent}") from exc
-
-
-def agent_config(state: DeviceState, tunnel_address: tuple[str, int], server_url: str) -> AgentConfig:
-    """Return the configuration of the device's agent: its two services, and no other port of this machine."""
-    host, port = tunnel_address
-    return AgentConfig(
-        server_host=host,
-        server_port=port,
-        device_key=state.device_key,
-        token=Secret(state.token_code),
-        ports=frozenset({state.ssh_port, state.http_port}),
-        api_url=server_url,
-        heartbeat_s=HEARTBEAT_S,
-    )
-
-
-def write_ssh_config(folder: Path, name: str, port: int) -> Path:
-    """Write the configuration with which `ssh`, `scp` and `sftp` find the device, and return its path."""
-
-    def quote(path: Path) -> str:
-        return '"' + str(path).replace("%", "%%") + '"'
-
-    settings = {
-        "HostName": HOST,
-        "Port": port,
-        "User": "device",
-        "IdentityFile": quote(folder / "id_ed25519"),
-        "IdentitiesOnly": "yes",
-        "HostKeyAlias": name,
-        "UserKnownHostsFile": quote(folder / "known_hosts"),
-        "GlobalKnownHostsFile": "none",
-        "StrictHostKeyChecking": "yes",
-        "UpdateHostKeys": "no",
-    }
-    lines = [f"Host {name}", *(f"    {key} {value}" for key, value in settings.items())]
-    path = folder / "ssh_config"
-    host_key = (folder / "ssh_host_ed25519_key.pub").read_text(encoding="utf-8")
-    write_atomic(folder / "known_hosts", f"{name} {host_key}")
-    write_atomic(path, "\n".join(lines) + "\n")
-    return path
 
 
 async def _start_plane(stack: contextlib.AsyncExitStack, settings: Settings, data_dir: Path) -> ControlPlane:
