@@ -13,8 +13,10 @@ _meetingctl_subcommands() {
     'fleet') words='list show create register authorize revoke note tokens services remove heartbeat' ;;
     'token') words='list create revoke' ;;
     'audit') words='list verify' ;;
-    'device') words='config' ;;
+    'device') words='config stream watchdog' ;;
     'device config') words='get set list check' ;;
+    'device stream') words='run status reload' ;;
+    'device watchdog') words='run status recover' ;;
     'db') words='migrate status backup check query' ;;
   esac
   printf '%s' "$words"
@@ -54,7 +56,7 @@ _meetingctl_options() {
     'serve unit') words='--install --dry-run -h --help' ;;
     'tunnel') words='-h --help' ;;
     'tunnel open') words='--for --allow-from --dry-run -h --help' ;;
-    'tunnel list') words='--fields --filter -h --help' ;;
+    'tunnel list') words='--watch --fields --filter -h --help' ;;
     'tunnel show') words='--fields -h --help' ;;
     'tunnel close') words='--all --dry-run -h --help' ;;
     'tunnel stats') words='--fields -h --help' ;;
@@ -65,7 +67,7 @@ _meetingctl_options() {
     'remote trust') words='--fingerprint --via --dry-run -h --help' ;;
     'remote untrust') words='--dry-run -h --help' ;;
     'fleet') words='-h --help' ;;
-    'fleet list') words='--prefix --limit --fields --filter -h --help' ;;
+    'fleet list') words='--prefix --limit --watch --fields --filter -h --help' ;;
     'fleet show') words='--secrets --fields -h --help' ;;
     'fleet create') words='--type --distribution --serial --dry-run -h --help' ;;
     'fleet register') words='--token-file --dry-run -h --help' ;;
@@ -89,6 +91,14 @@ _meetingctl_options() {
     'device config set') words='--root --dry-run -h --help' ;;
     'device config list') words='--root --changed --fields --filter -h --help' ;;
     'device config check') words='--root -h --help' ;;
+    'device stream') words='--print-pipeline --root -h --help' ;;
+    'device stream run') words='--host --http-port --root -h --help' ;;
+    'device stream status') words='--root --fields -h --help' ;;
+    'device stream reload') words='--root -h --help' ;;
+    'device watchdog') words='-h --help' ;;
+    'device watchdog run') words='--once --dry-run --root -h --help' ;;
+    'device watchdog status') words='--fields --root -h --help' ;;
+    'device watchdog recover') words='--dry-run --root -h --help' ;;
     'db') words='-h --help' ;;
     'db migrate') words='--data --db --dry-run -h --help' ;;
     'db status') words='--data --db -h --help' ;;
@@ -187,6 +197,17 @@ _meetingctl_value_kind() {
     'device config list|--fields') kind='' ;;
     'device config list|--filter') kind='' ;;
     'device config check|--root') kind='@files' ;;
+    'device stream|--root') kind='@files' ;;
+    'device stream run|--host') kind='' ;;
+    'device stream run|--http-port') kind='' ;;
+    'device stream run|--root') kind='@files' ;;
+    'device stream status|--root') kind='@files' ;;
+    'device stream status|--fields') kind='' ;;
+    'device stream reload|--root') kind='@files' ;;
+    'device watchdog run|--root') kind='@files' ;;
+    'device watchdog status|--fields') kind='' ;;
+    'device watchdog status|--root') kind='@files' ;;
+    'device watchdog recover|--root') kind='@files' ;;
     'db migrate|--data') kind='@files' ;;
     'db migrate|--db') kind='' ;;
     'db status|--data') kind='@files' ;;

@@ -80,8 +80,15 @@ class FleetClient:
             headers["Authorization"] = f"Bearer {api_key.reveal()}"
         if token_code:
             headers["X-Token-Code"] = token_code.reveal()
-        # A proxy from the environment cannot reach this machine's loopback.
-        self._http = httpx.Client(headers=headers, transport=transport, trust_env=not self._is_local)
+        # Plain HTTP needs no certificates, and loading them takes longer than a request. Redirections are not followed,
+        # so a request cannot change from one to the other. A proxy of the environment cannot reach our loopback.
+        self._http = httpx.Client(
+            headers=headers,
+            transport=transport,
+            verify=parts.scheme == "https",
+            trust_env=not self._is_local,
+            follow_redirects=False,
+        )
 
     def __enter__(self) -> FleetClient:
         return self

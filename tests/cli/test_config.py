@@ -110,6 +110,14 @@ def test_profiles_from_beginning_to_end(cli: Cli) -> None:
     assert cli("config", "get", "server_url").out == "http://127.0.0.1:8470\n"
 
 
+def test_a_removed_profile_takes_its_key_along(cli: Cli, server: Server) -> None:
+    cli("config", "profile", "add", "lab", "--server-url", server.url)
+    cli("login", "--profile", "lab", stdin=f"{server.admin_key}\n")
+    assert cli("config", "profile", "remove", "lab", "--yes").code == 0
+    assert server.admin_key not in credentials_file(cli).read_text()
+    assert [row["profile"] for row in cli("config", "profile", "list", "--json").json] == ["default"]
+
+
 def test_check_names_the_file(cli: Cli, tmp_path: Path) -> None:
     bad = tmp_path / "bad.toml"
     bad.write_text("[default]\nmode = 'open'\n")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -126,6 +129,17 @@ def test_a_table_on_a_terminal(admin: Cli, device: str) -> None:
     assert device in shown
     admin.env["NO_COLOR"] = "1"
     assert "\x1b" not in admin("fleet", "list", "--prefix", device, terminal=True).out
+
+
+def test_watch_shows_again_until_interrupted(admin: Cli, device: str) -> None:
+    argv = [sys.executable, "-m", "meetingctl", "fleet", "list", "--watch", "--prefix", device, "-o", "ndjson"]
+    process = subprocess.Popen(argv, env=admin.environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    shown = [json.loads(process.stdout.readline())["device_key"] for _ in range(2)]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert shown == [device, device]
+    assert process.returncode in {0, 130}
 
 
 def test_a_tunnel_from_open_to_close(admin: Cli, device: str) -> None:

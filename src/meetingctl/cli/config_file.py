@@ -63,7 +63,7 @@ def drop_profile(path: Path, profile: str) -> None:
     document = _read(path)
     if profile == DEFAULT_PROFILE or _find_table(document, profile) is None:
         raise NotFound(f"no profile {profile!r} in {path}", hint="meetingctl config profile list")
-    del document["profile"][profile]
+    _drop_table(document, profile)
     if document.get("active_profile") == profile:
         del document["active_profile"]
     _write(path, document, mode=CONFIG_MODE)
@@ -100,6 +100,8 @@ def drop_credentials(path: Path, profile: str) -> None:
     if table is not None:
         table.pop("api_key", None)
         table.pop("server_url", None)
+        if not table:
+            _drop_table(document, profile)
     _write(path, document, mode=CREDENTIALS_MODE)
 
 
@@ -129,6 +131,13 @@ def _find_table(document: Any, profile: str) -> Any:
     if profile == DEFAULT_PROFILE:
         return document.get("default")
     return document.get("profile", {}).get(profile)
+
+
+def _drop_table(document: Any, profile: str) -> None:
+    if profile == DEFAULT_PROFILE:
+        del document["default"]
+    else:
+        del document["profile"][profile]
 
 
 def _table(document: Any, profile: str) -> Any:

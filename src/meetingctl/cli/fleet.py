@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meetingctl.cli.invocation import Invocation, of
-from meetingctl.cli.options import Device, Devices, DryRun, Fields, Filters
+from meetingctl.cli.options import Device, Devices, DryRun, Fields, Filters, Watch
 from meetingctl.cli.output import Column
 from meetingctl.cli.targets import for_each
 from meetingctl.cli.tree import Noun
+from meetingctl.cli.watch import show_until_stopped
 
 if TYPE_CHECKING:
     from meetingctl.client import FleetClient
@@ -56,6 +57,7 @@ def list_devices(
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", min=1, help="at most this many, before filters")
     ] = None,
+    watch: Watch = False,
     fields: Fields = "",
     filters: Filters = [],  # noqa: B006 - Typer reads the default and copies it
 ) -> None:
@@ -70,10 +72,14 @@ def list_devices(
 
     run = of(ctx)
     with run.open_client() as client:
-        devices = list(client.list_devices(prefix=prefix, limit=limit))
-    if not prefix and limit is None:
-        remember_names(run.places.cache_dir, devices)
-    run.out.rows(devices, _COLUMNS, empty="no devices", fields=fields, filters=filters)
+
+        def show() -> None:
+            devices = list(client.list_devices(prefix=prefix, limit=limit))
+            if not prefix and limit is None:
+                remember_names(run.places.cache_dir, devices)
+            run.out.rows(devices, _COLUMNS, empty="no devices", fields=fields, filters=filters)
+
+        show_until_stopped(run, show, watch=watch)
 
 
 @app.command("show")

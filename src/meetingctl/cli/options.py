@@ -12,5 +12,6 @@ Filters = Annotated[
     list[str],
     typer.Option("--filter", metavar="KEY=VALUE", help="keep matching rows; * and ? match any text; repeatable"),
 ]
+Watch = Annotated[bool, typer.Option("--watch", help="show it again every 2 s until Ctrl-C")]
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help="device key", show_default=False)]
 Devices = Annotated[list[str], typer.Argument(metavar="DEVICE...", help="device keys", show_default=False)]

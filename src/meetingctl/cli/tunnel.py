@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meetingctl.cli.invocation import Invocation, of
-from meetingctl.cli.options import Device, DryRun, Fields, Filters
+from meetingctl.cli.options import Device, DryRun, Fields, Filters, Watch
 from meetingctl.cli.output import Column
 from meetingctl.cli.targets import for_each
 from meetingctl.cli.tree import Noun
+from meetingctl.cli.watch import show_until_stopped
 
 if TYPE_CHECKING:
     from meetingctl.tunnel.agent import AgentStatus
@@ -95,6 +96,7 @@ def _tell_dry(run: Invocation, facts: dict[str, Any]) -> None:
 @app.command("list")
 def list_tunnels(
     ctx: typer.Context,
+    watch: Watch = False,
     fields: Fields = "",
     filters: Filters = [],  # noqa: B006 - Typer reads the default and copies it
 ) -> None:
@@ -102,12 +104,16 @@ def list_tunnels(
 
     Examples:
       meetingctl tunnel list
+      meetingctl tunnel list --watch
       meetingctl tunnel list --filter service=ssh --json
     """
     run = of(ctx)
     with run.open_client() as client:
-        tunnels = client.list_tunnels()
-    run.out.rows(tunnels, _COLUMNS, empty="no open tunnels", fields=fields, filters=filters)
+
+        def show() -> None:
+            run.out.rows(client.list_tunnels(), _COLUMNS, empty="no open tunnels", fields=fields, filters=filters)
+
+        show_until_stopped(run, show, watch=watch)
 
 
 @app.command("show")
