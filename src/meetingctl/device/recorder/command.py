@@ -86,7 +86,8 @@ def record_argv(input_script: Path, live_folder: Path, segment_s: int) -> list[s
     """Return the arguments of the recording ffmpeg.
 
     Video is copied; audio is encoded again, because copied AAC loses its headers. Wall-clock time stamps keep the cuts
-    when the source starts again. One CSV line on standard output tells each closed segment.
+    when the source starts again. Each packet is written at once: a killed ffmpeg loses nothing, and a segment that does
+    not grow is a stalled source. One CSV line on standard output tells each closed segment.
     """
     pattern = f"{str(live_folder).replace('%', '%%')}/{STRFTIME_NAME}"
     return [
@@ -95,6 +96,7 @@ def record_argv(input_script: Path, live_folder: Path, segment_s: int) -> list[s
         *("-f", "concat", "-safe", "0", "-protocol_whitelist", _PROTOCOLS, "-i", str(input_script)),
         *("-map", "0:v", "-map", "0:a?", "-c:v", "copy", "-c:a", "aac", "-b:a", "64k"),
         *("-f", "segment", "-segment_time", str(segment_s), "-segment_format", "mpegts", "-strftime", "1"),
+        *("-segment_format_options", "flush_packets=1"),
         *("-reset_timestamps", "1", "-segment_list", "pipe:1", "-segment_list_type", "csv", pattern),
     ]
 

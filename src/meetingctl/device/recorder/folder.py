@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from meetingctl.core.errors import Busy, Conflict, Forbidden, InvalidInput, MeetingctlError, NotFound, StorageFull
@@ -135,16 +136,22 @@ class _File:
 
 
 def _regular_files(folder: Path) -> list[_File]:
-    """List the regular files of a folder; none when it is missing. A link is no regular file."""
+    """List the regular files of a folder; none when it is missing. A link is no regular file.
+
+    Raises: Forbidden, MeetingctlError when it cannot be read.
+    """
     files: list[_File] = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        for entry in entries:
-            if len(files) >= _LARGEST_FOLDER:
-                break
-            with contextlib.suppress(FileNotFoundError):
-                found = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode):
-                    files.append(_File(entry.name, found))
+    try:
+        with os.scandir(folder) as entries:
+            for entry in islice(entries, _LARGEST_FOLDER):
+                with contextlib.suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(found.st_mode):
+                        files.append(_File(entry.name, found))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as exc:
+        raise _folder_error(exc, str(folder)) from exc
     return files
 
 
