@@ -99,6 +99,19 @@ def test_others_go_on_beside_a_visitor_that_never_reads(
         assert max(times_s) < GRACE_S / 2
 
 
+def test_many_visitors_that_stall_together_stop_the_device_for_one_grace(
+    make_bed: MakeBed, flood_port: int, start_agent: StartAgent
+) -> None:
+    bed = make_bed(tunnel_grace_s=0.4)
+    start_agent(bed, "old", flood_port)
+    port = bed.open(flood_port)
+    bed.wait_listening(port)
+    with contextlib.ExitStack() as stack:
+        for _ in range(30):
+            stack.enter_context(connect(port)).sendall(b"F")
+        assert max(echo_times_s(port, 2.0)) < 1.5
+
+
 def test_with_credits_the_stalled_visitor_itself_survives(bed: Bed, flood_port: int, start_agent: StartAgent) -> None:
     agent = start_agent(bed, "new", flood_port)
     port = bed.open(flood_port)

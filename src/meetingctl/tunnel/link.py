@@ -13,7 +13,7 @@ from meetingctl.tunnel.caps import Agreed
 from meetingctl.tunnel.credit import SMALLEST_WINDOW_BYTES, ReceiveWindow, SendCredit, initial_window
 from meetingctl.tunnel.directory import Outcome
 from meetingctl.tunnel.farewell import Farewell
-from meetingctl.tunnel.grace import may_resume, must_pause
+from meetingctl.tunnel.grace import allowed_bytes, may_resume, must_pause
 from meetingctl.tunnel.group import LinkGroup
 from meetingctl.tunnel.outbox import Outbox
 from meetingctl.tunnel.reactor import BROKEN, IDLE, READ, WRITE, Reactor
@@ -286,7 +286,7 @@ class Link:
     def _judge_pause(self) -> None:
         if self.terms.flow or self.closed:
             return
-        queues = (stream.queued_bytes for stream in self.streams.values())
+        queues = [stream.queued_bytes for stream in self.streams.values()]
         amounts = self.queued_bytes, self._group.queued_bytes, queues, self.rules.grace
         if self._paused_s is None and must_pause(*amounts):
             self._paused_s = self.now_s
@@ -344,9 +344,12 @@ class Link:
 
     def check_streams(self, now_s: float) -> None:
         """Enforce the deadlines of the streams and the rules for slow sockets."""
-        for stream in list(self.streams.values()):
+        streams = list(self.streams.values())
+        queues = [stream.queued_bytes for stream in streams]
+        allowed = allowed_bytes(queues, is_paused=self._paused_s is not None, rules=self.rules.grace)
+        for stream in streams:
             if not stream.closed:
-                stream.check_deadlines(now_s)
+                stream.check_deadlines(now_s, allowed)
         if self._paused_s is not None and now_s - self._paused_s >= self.rules.grace.longest_pause_s and self.streams:
             largest = max(self.streams.values(), key=lambda stream: stream.queued_bytes)
             self.abort(largest, codec.OVERLOAD, "reset", f"slow {self.rules.local}")

@@ -32,6 +32,7 @@ class Stream:
         "_moved_s",
         "_parts",
         "_queue",
+        "_waiting_since_s",
         "closed",
         "connecting",
         "credit",
@@ -68,7 +69,7 @@ class Stream:
         self.window = window
         self.connecting = connecting
         self.label = label
-        self.opened_s = self._moved_s = self.heard_s = link.now_s
+        self.opened_s = self._moved_s = self._waiting_since_s = self.heard_s = link.now_s
         self.sent_bytes = self.received_bytes = 0
         self.closed = self.source_ended = self.peer_ended = self.peer_closed = self.waits_for_turn = False
         self._is_shut = False
@@ -173,7 +174,7 @@ class Stream:
                 continue
             if self._queue is None:
                 self._queue = ByteQueue()
-                self._moved_s = self.link.now_s
+                self._moved_s = self._waiting_since_s = self.link.now_s
             self._queue.append(part[skip:])
             rest_bytes += len(part) - skip
             skip = 0
@@ -200,7 +201,8 @@ class Stream:
     def _note_accepted(self, count_bytes: int) -> None:
         if not count_bytes:
             return
-        self._moved_s = self.link.now_s
+        if self._queue is None or self.link.now_s - self._waiting_since_s > self.link.rules.grace.settling_s:
+            self._moved_s = self.link.now_s
         if self.window is not None:
             self.window.deliver(count_bytes)
             if not (self.peer_ended or self.peer_closed) and (due := self.window.credit_due()):
@@ -238,8 +240,8 @@ class Stream:
         self._settle()
         self.rearm()
 
-    def check_deadlines(self, now_s: float) -> None:
-        """End the stream when it waits for something that did not come in time."""
+    def check_deadlines(self, now_s: float, allowed_bytes: int) -> None:
+        """End the stream when something did not come in time, or when it holds too much for a socket that stands."""
         link, rules = self.link, self.link.rules
         if self.connecting:
             if now_s - self.opened_s >= rules.dial_s:
@@ -255,7 +257,7 @@ class Stream:
             if idle_s >= rules.drain_s:
                 link.abort(self, codec.TIMEOUT, "reset", f"{rules.local} does not read")
         elif self.credit is None and must_cut(
-            self.queued_bytes, idle_s, is_alone=len(link.streams) == 1, rules=rules.grace
+            self.queued_bytes, idle_s, allowed=allowed_bytes, is_alone=len(link.streams) == 1, rules=rules.grace
         ):
             link.abort(self, codec.OVERLOAD, "reset", f"slow {rules.local}")
         elif self.source_ended and self._queue is None and now_s - self.heard_s >= rules.answer_s(link.terms.eof):
