@@ -121,23 +121,25 @@ class RouteFinder:
         return Route(address.host, address.port, "direct", f"{address.source} answers as {banner}")
 
     async def _try_tunnel(self, key: str, is_last: bool) -> Route:
-        """Open the tunnel and wait until the device answers in it; with another way left, do not wait for an agent."""
+        """Open the tunnel and wait until the device answers in it.
+
+        With another way left nobody waits for an agent that is not there; the proxy would hold a visitor for seconds.
+        """
         opened = await asyncio.to_thread(self._open_tunnel, key)
         port, host = int(opened["port"]), host_of_url(str(opened.get("url") or ""))
-        where = join_endpoint(host, port)
+        where, hint = join_endpoint(host, port), f"meetingctl tunnel show {port}"
+        if not is_last and not await self._is_agent_online(port):
+            raise Unreachable(f"{key}: its agent is not connected", hint=hint)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self.connect_s
         while True:
             try:
-                banner = await read_banner(host, port, timeout_s=max(0.1, deadline_s - loop.time()))
+                banner = await read_banner(host, port, timeout_s=max(TUNNEL_POLL_S, deadline_s - loop.time()))
                 return Route(host, port, "tunnel", f"{where} answers as {banner}")
             except Unreachable as exc:
-                is_late = loop.time() + TUNNEL_POLL_S >= deadline_s
-                if is_late or (not is_last and not await self._is_agent_online(port)):
-                    raise Unreachable(
-                        f"{key}: no SSH answer through the tunnel {where} within {self.connect_s:g} s",
-                        hint=f"meetingctl tunnel show {port}",
-                    ) from exc
+                if loop.time() + TUNNEL_POLL_S >= deadline_s:
+                    message = f"{key}: no SSH answer through the tunnel {where} within {self.connect_s:g} s"
+                    raise Unreachable(message, hint=hint) from exc
             await asyncio.sleep(TUNNEL_POLL_S)
 
     def _open_tunnel(self, key: str) -> Mapping[str, Any]:
