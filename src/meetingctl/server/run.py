@@ -161,7 +161,7 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
         raise ConfigError(
-            f"cannot make {folder}: {exc.strerror}", hint="choose another folder with --data-dir"
+            f"cannot make {folder}: {exc.strerror}", hint="choose another folder with --data"
         ) from exc
 
 
@@ -172,14 +172,14 @@ def _only_one(data_dir: Path) -> Iterator[IO[str]]:
         file = (data_dir / "server.lock").open("w")
     except OSError as exc:
         raise ConfigError(
-            f"cannot write in {data_dir}: {exc.strerror}", hint="choose another folder with --data-dir"
+            f"cannot write in {data_dir}: {exc.strerror}", hint="choose another folder with --data"
         ) from exc
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             raise Busy(
-                f"another server uses {data_dir}", hint="stop it, or choose another folder with --data-dir"
+                f"another server uses {data_dir}", hint="stop it, or choose another folder with --data"
             ) from exc
         yield file
 

@@ -76,7 +76,7 @@ def _open_sqlite(url: sa.URL, readers: int) -> Database:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise ConfigError(
-            f"cannot make {folder}: {exc.strerror}", hint="choose another folder with --data-dir"
+            f"cannot make {folder}: {exc.strerror}", hint="choose another folder with --data"
         ) from exc
     arguments = {"check_same_thread": False, "timeout": _SQLITE_TIMEOUT_MS / 1000}
     writing = sa.create_engine(url, connect_args=arguments, pool_size=1, max_overflow=1)
