@@ -51,8 +51,8 @@ class Recorder:
         *,
         stop: threading.Event,
         reload: threading.Event,
-        on_closed: Callable[[str], None] = lambda path: None,
-        on_deleted: Callable[[str], None] = lambda path: None,
+        on_closed: Callable[[str], object] = lambda path: None,
+        on_deleted: Callable[[str], object] = lambda path: None,
         media_status: Callable[[], Mapping[str, Any]] = dict,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -127,8 +127,8 @@ class Recorder:
     def _run_once(self, folder: RecordFolder, source: Source) -> Run:
         self._needs_new_run = False
         self._system.write(RECORDER_INPUT, render_input(source), mode=0o600)
-        facts = {"source": source.shown, "record_dir": folder.device_path, "segment": None, "bytes": 0}
-        self._progress = replace(self._progress, **facts)
+        here = folder.device_path
+        self._progress = replace(self._progress, source=source.shown, record_dir=here, segment=None, bytes=0)
         input_path = self._system.path(RECORDER_INPUT)
         supervision = Supervision(
             self._system,

@@ -54,7 +54,7 @@ def make_room(
     config: DeviceConfig,
     *,
     protected: Collection[str] = (),
-    on_deleted: Callable[[str], None] = lambda name: None,
+    on_deleted: Callable[[str], object] = lambda name: None,
 ) -> Room:
     """Hold both limits as well as it goes. `on_deleted` is told the name of each deleted recording.
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class RoomKeeper:
     """Make room at the start, at every interval, and when asked; `on_deleted` gets device paths, in this thread."""
 
-    def __init__(self, system: System, on_deleted: Callable[[str], None]) -> None:
+    def __init__(self, system: System, on_deleted: Callable[[str], object]) -> None:
         self._system = system
         self._on_deleted = on_deleted
         self._config = DeviceConfig()
