@@ -96,8 +96,9 @@ def parse_csi_cameras(text: str) -> tuple[CsiCamera, ...]:
     """Read `rpicam-hello --list-cameras`."""
     cameras: list[CsiCamera] = []
     heads = list(re.finditer(r"^\s*(\d+)\s*:\s*(\S+)\s*\[[^\]]*\]\s*(?:\(([^)]*)\))?", text, re.MULTILINE))
-    for head, after in zip(heads, [*heads[1:], None], strict=True):
-        body = text[head.end() : after.start() if after else len(text)]
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    for head, end in zip(heads, ends, strict=False):
+        body = text[head.end() : end]
         sizes = tuple(dict.fromkeys((int(w), int(h)) for w, h in re.findall(r"(\d+)x(\d+) \[", body)))
         cameras.append(CsiCamera(int(head.group(1)), head.group(2), head.group(3) or "", sizes))
     return tuple(cameras)

@@ -22,6 +22,8 @@ _PROFILES = {
     "main": "main",
     "high": "high",
 }
+# The fast preset leaves out what the higher profiles are for, and x264 then writes a baseline stream.
+_X264_TOOLS = {"main": "cabac=1", "high": "cabac=1:8x8dct=1"}
 # Constant rate factor under which a variable bitrate stays below its ceiling most of the time.
 _VBR_QUALITY = 23
 
@@ -73,6 +75,8 @@ def _x264(settings: EncoderSettings) -> Encoding:
         "x264enc name=encoder tune=zerolatency speed-preset=ultrafast bframes=0 threads=2"
         f" key-int-max={settings.keyint} byte-stream=true"
     )
+    if tools := _X264_TOOLS.get(settings.profile):
+        text += f' option-string="{tools}"'
     if settings.qp is not None:
         text += f" pass=quant quantizer={min(settings.qp, 50)}"
     elif settings.is_variable:
