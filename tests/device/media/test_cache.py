@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -131,8 +132,24 @@ def test_a_damaged_or_foreign_database_is_begun_anew(system: System, put, conten
     assert database.with_name("media_cache.db.old").exists()
 
 
-def test_a_folder_that_is_a_file_is_an_error_with_a_next_step(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "var").write_text("x")
-    with pytest.raises(MeetingctlError) as failure:
+    with pytest.raises(MeetingctlError, match="/var/cache/rpi-cam"):
         MediaCache(System(tmp_path))
-    assert failure.value.hint
+
+
+def test_many_may_open_it_first(system: System) -> None:
+    failures: list[BaseException] = []
+
+    def open_and_close() -> None:
+        try:
+            MediaCache(system).close()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=open_and_close) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []

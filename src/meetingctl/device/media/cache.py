@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from meetingctl.core.clock import iso_text
 from meetingctl.core.errors import MeetingctlError
-from meetingctl.core.layout import MEDIA_CACHE_DB, THUMBNAILS_DIR
+from meetingctl.core.layout import CACHE_DIR, MEDIA_CACHE_DB, THUMBNAILS_DIR
 from meetingctl.device.media.probe import Metadata
 from meetingctl.device.media.thumbnail import drop_thumbnail, is_fresh, thumbnail_of
 from meetingctl.device.media.units import duration_text, size_text
@@ -61,8 +61,9 @@ class MediaCache:
         self._system = system
         self._path = system.path(MEDIA_CACHE_DB)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = _open(self._path)
+            # One at a time: two first starts at once would both make the tables.
+            with system.locked(CACHE_DIR):
+                self._db = _open(self._path)
         except (OSError, sqlite3.Error) as exc:
             raise MeetingctlError(f"{MEDIA_CACHE_DB}: {exc}", hint="df -h; ls -l " + MEDIA_CACHE_DB) from exc
         self._table = self._db.table(TABLE)
