@@ -123,10 +123,10 @@ class TestLogin:
 
 class TestBrokenPeers:
     def test_nobody_listens(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        with pytest.raises(Unreachable, match="refused"):
-            check_options(endpoint(port), timeout_s=10)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            with pytest.raises(Unreachable, match="refused"):
+                check_options(endpoint(taken.getsockname()[1]), timeout_s=10)
 
     def test_a_peer_that_accepts_and_never_answers_costs_the_deadline_only(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -94,7 +94,9 @@ def carry_out(system: System, rules: Rules, decision: Decision, notifier: Notifi
             log.error("restart failed", extra={"unit": unit, "error": error.message})
 
 
-def run_watchdog(system: System, notifier: Notifier, stop: threading.Event) -> None:
+def run_watchdog(
+    system: System, notifier: Notifier, stop: threading.Event, *, start_delay_s: float = START_DELAY_S
+) -> None:
     """Check every CHECK_INTERVAL until `stop` is set; config.env is read anew each time.
 
     Raises: MeetingctlError when another watchdog runs on this device.
@@ -102,7 +104,7 @@ def run_watchdog(system: System, notifier: Notifier, stop: threading.Event) -> N
     try:
         with system.locked(LOCK_FOLDER, timeout_s=2.0):
             notifier.ready("waiting for the first check")
-            _rest(notifier, stop, START_DELAY_S)
+            _rest(notifier, stop, start_delay_s)
             kept, last = read_kept(system), ""
             while not stop.is_set():
                 rules = rules_of(read_config(system).config)

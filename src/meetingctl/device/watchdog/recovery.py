@@ -35,13 +35,15 @@ def _is_fresh(age_s: float | None) -> bool:
     return age_s is not None and age_s <= STALL_LIMIT_S
 
 
-def recover(system: System, rules: Rules, stop: threading.Event, *, dry_run: bool = False) -> str | None:
+def recover(
+    system: System, rules: Rules, stop: threading.Event, *, dry_run: bool = False, settle_s: float = SETTLE_S
+) -> str | None:
     """Wait until the camera has settled, then restart stream and recorder; return why not, None when it was done.
 
     Raises: MeetingctlError when systemd cannot restart the stream.
     """
     plugged_at_s = system.clock.monotonic_s()
-    if stop.wait(SETTLE_S):
+    if stop.wait(settle_s):
         return "stopped while waiting for the camera"
     unit = read_unit(system, rules.stream_unit)
     refusal = refuse_recovery(unit, read_status(system), rules, plugged_at_s=plugged_at_s)
