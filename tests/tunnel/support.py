@@ -38,6 +38,11 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float = 5.0, what: str 
     return value
 
 
+def open_descriptors() -> int:
+    """Return how many descriptors this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 def free_port() -> int:
     """Return a port that was free a moment ago."""
     with socket.socket() as sock:

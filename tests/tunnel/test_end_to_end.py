@@ -10,13 +10,14 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from meetingctl.tunnel.rules import LinkRules
 
 from .conftest import MakeBed, StartAgent
-from .support import Bed, connect, echo, read_all, read_exactly, service, wait_until
+from .support import FREE, Bed, connect, echo, open_descriptors, read_all, read_exactly, service, wait_until
 
 RAGGED_STREAMS = 40
 RAGGED_BYTES = 400_000
@@ -173,6 +174,29 @@ def test_departed_visitors_are_gone_from_the_agent(
             wait_until(lambda: agent.status().streams == 0, timeout_s=5)
             for _ in range(20):
                 assert ended.acquire(timeout=5)
+
+
+@pytest.mark.parametrize("kind", ["old", "new"])
+def test_visitors_that_vanish_in_mid_transfer_leave_nothing(
+    make_bed: MakeBed, kind: str, start_agent: StartAgent
+) -> None:
+    def flood(sock: socket.socket) -> None:
+        while True:
+            sock.sendall(b"x" * 65536)
+
+    bed = make_bed(limits=replace(FREE, streams_per_old_agent=100))
+    with service(flood) as local_port:
+        start_agent(bed, kind, local_port)
+        port = bed.open(local_port)
+        bed.wait_listening(port)
+        before = open_descriptors(), threading.active_count()
+        visitors = [connect(port) for _ in range(60)]
+        for visitor in visitors:
+            read_exactly(visitor, 1)
+        for visitor in visitors:
+            visitor.close()
+        wait_until(lambda: bed.streams() == 0, timeout_s=5)
+        wait_until(lambda: (open_descriptors(), threading.active_count()) <= before, timeout_s=5)
 
 
 def test_a_refused_service_ends_the_visit_at_once(bed: Bed, kind: str, start_agent: StartAgent) -> None:

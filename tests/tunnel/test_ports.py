@@ -75,6 +75,7 @@ def test_visitors_wait_over_a_blip_and_are_served(make_bed: MakeBed, kind: str, 
         with connect(port) as visitor:
             visitor.sendall(b"patience")
             wait_until(lambda: bed.tunnel(port)["held_visitors"] == 1)
+            time.sleep(0.6)
             start_agent(bed, kind, local_port)
             assert read_exactly(visitor, 8) == b"patience"
 
@@ -197,6 +198,20 @@ def test_a_revoked_device_loses_agent_and_streams_at_once(bed: Bed, kind: str, s
         assert is_refused(port)
         wait_until(lambda: not bed.agents())
         wait_until(lambda: any(event.detail == "device revoked" for event in bed.directory.events))
+
+
+def test_a_device_revoked_during_a_blip_loses_its_waiting_visitors(bed: Bed, start_agent: StartAgent) -> None:
+    with service(echo) as local_port:
+        agent = start_agent(bed, "new", local_port)
+        port = bed.open(local_port)
+        bed.wait_listening(port)
+        agent.close()
+        wait_until(lambda: not bed.agents())
+        with connect(port) as visitor:
+            bed.drop(KEY, "device revoked")
+            with pytest.raises(ConnectionResetError):
+                read_all(visitor)
+        wait_until(lambda: is_refused(port))
 
 
 def test_visitors_are_limited_per_address(make_bed: MakeBed, start_agent: StartAgent) -> None:

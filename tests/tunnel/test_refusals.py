@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +18,9 @@ from meetingctl.tunnel.handshake import encode_hello
 from meetingctl.tunnel.rules import ProxyLimits
 
 from .conftest import MakeBed, StartAgent
-from .support import FREE, KEY, TOKEN, Bed, connect, echo, read_all, read_exactly, service, wait_until
+from .support import FREE, KEY, TOKEN, Bed, connect, echo, open_descriptors, read_all, read_exactly, service, wait_until
 
 SHORT = replace(FREE, handshake_s=0.5, refusal_drain_s=0.2)
-
-
-def open_descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def ask(bed: Bed, request: bytes) -> dict[str, Any]:
