@@ -161,9 +161,7 @@ def _make_private(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
-        raise ConfigError(
-            f"cannot make {folder}: {exc.strerror}", hint="choose another folder with --data"
-        ) from exc
+        raise ConfigError(f"cannot make {folder}: {exc.strerror}", hint="choose another folder with --data") from exc
 
 
 @contextlib.contextmanager
@@ -179,9 +177,7 @@ def _only_one(data_dir: Path) -> Iterator[IO[str]]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
-            raise Busy(
-                f"another server uses {data_dir}", hint="stop it, or choose another folder with --data"
-            ) from exc
+            raise Busy(f"another server uses {data_dir}", hint="stop it, or choose another folder with --data") from exc
         yield file
 
 

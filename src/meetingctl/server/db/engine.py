@@ -75,9 +75,7 @@ def _open_sqlite(url: sa.URL, readers: int) -> Database:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise ConfigError(
-            f"cannot make {folder}: {exc.strerror}", hint="choose another folder with --data"
-        ) from exc
+        raise ConfigError(f"cannot make {folder}: {exc.strerror}", hint="choose another folder with --data") from exc
     arguments = {"check_same_thread": False, "timeout": _SQLITE_TIMEOUT_MS / 1000}
     writing = sa.create_engine(url, connect_args=arguments, pool_size=1, max_overflow=1)
     reading = sa.create_engine(url, connect_args=arguments, pool_size=readers, max_overflow=readers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 import msgspec
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from meetingctl.core.errors import InvalidInput
-from meetingctl.server.http import Body, Text, body_of, describe, need, read_json
+from meetingctl.server.http import MAX_INT, Body, Text, body_of, describe, need, read_json
 from meetingctl.server.identity.principal import Principal, Role
 from meetingctl.server.tunnels.directory import RegistryDirectory
 from meetingctl.tunnel.directory import Refused, Report
@@ -71,5 +72,16 @@ async def sync(request: Request, principal: Proxy) -> Response:
         report = msgspec.convert(await read_json(request), Report)
     except msgspec.ValidationError as exc:
         raise InvalidInput(f"Invalid report: {exc}") from exc
+    _check_numbers(report)
     desired = await _directory(request).sync(report)
     return Response(msgspec.json.encode(desired), media_type="application/json")
+
+
+def _check_numbers(report: Report) -> None:
+    """Raises: InvalidInput for a number that the database has no room for."""
+    for item in (*report.agents, *report.visits, *report.events):
+        for field in dataclasses.fields(item):
+            value = getattr(item, field.name)
+            most = 65535 if field.name in ("port", "local_port") else MAX_INT
+            if isinstance(value, int) and not 0 <= value <= most:
+                raise InvalidInput(f"Invalid report: {field.name} out of range")
