@@ -40,6 +40,10 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+# Where the agent's data path is not what is tested, two of the three do.
+either_agent = pytest.mark.parametrize("kind", ["old", "new"])
+
+
 @pytest.fixture
 def start_agent() -> Iterator[StartAgent]:
     with contextlib.ExitStack() as stack:

@@ -109,7 +109,7 @@ class Bed:
     ) -> None:
         self.loop = asyncio.new_event_loop()
         self.directory = MemoryDirectory()
-        self.settings = replace(Settings(), tunnel_listen=listen, tunnel_poll_s=0.5, **settings)
+        self.settings = replace(Settings(), tunnel_listen=listen, tunnel_poll_s=0.1, **settings)
         self._thread = threading.Thread(target=self._run_loop, daemon=True)
         self._thread.start()
         self.proxy = Proxy(settings=self.settings, directory=self.directory, limits=limits, rules=rules)

@@ -206,11 +206,11 @@ def test_a_refused_service_ends_the_visit_at_once(bed: Bed, kind: str, start_age
         start_agent(bed, kind, closed_port)
         port = bed.open(closed_port)
         bed.wait_listening(port)
-        with connect(port) as visitor:
-            try:
+        try:
+            with connect(port) as visitor:
                 assert read_all(visitor) == b""
-            except ConnectionResetError:
-                assert kind == "new"
+        except ConnectionResetError:
+            assert kind == "new"
         wait_until(lambda: bed.directory.visits)
         (visit,) = bed.directory.visits
         assert (visit.outcome, visit.port) == ("refused" if kind == "new" else "failed", port)
@@ -221,7 +221,7 @@ def test_our_agent_reaches_allowed_ports_only(bed: Bed, start_agent: StartAgent)
         start_agent(bed, "new", allowed)
         port = bed.open(forbidden)
         bed.wait_listening(port)
-        with connect(port) as visitor, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(port) as visitor:
             read_all(visitor)
         wait_until(lambda: bed.directory.visits)
         assert bed.directory.visits[0].reason == "port not allowed on the device"

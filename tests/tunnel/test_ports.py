@@ -13,7 +13,7 @@ from meetingctl.core.clock import now_ms
 from meetingctl.tunnel.directory import Tunnel
 from meetingctl.tunnel.rules import ProxyLimits
 
-from .conftest import MakeBed, StartAgent
+from .conftest import MakeBed, StartAgent, either_agent
 from .support import FREE, KEY, TOKEN, Bed, connect, echo, read_all, read_exactly, service, wait_until
 
 
@@ -53,6 +53,7 @@ def test_a_new_tunnel_listens_within_200_ms(bed: Bed, start_agent: StartAgent) -
             assert time.monotonic() - started_s < 0.2
 
 
+@either_agent
 def test_nobody_listens_without_the_agent(bed: Bed, kind: str, start_agent: StartAgent) -> None:
     with service(echo) as local_port:
         port = bed.open(local_port)
@@ -64,6 +65,7 @@ def test_nobody_listens_without_the_agent(bed: Bed, kind: str, start_agent: Star
             assert say(visitor, b"hi") == b"hi"
 
 
+@either_agent
 def test_visitors_wait_over_a_blip_and_are_served(make_bed: MakeBed, kind: str, start_agent: StartAgent) -> None:
     bed = make_bed()
     with service(echo) as local_port:
@@ -100,6 +102,7 @@ def test_a_blip_that_lasts_resets_the_waiting_and_closes_the_port(make_bed: Make
         assert {(visit.outcome, visit.reason) for visit in bed.directory.visits} == {("refused", "agent offline")}
 
 
+@either_agent
 def test_only_listed_addresses_get_in(make_bed: MakeBed, kind: str, start_agent: StartAgent) -> None:
     bed = make_bed(tunnel_linger_s=0.2)
     with service(echo) as local_port:
@@ -120,6 +123,7 @@ def test_only_listed_addresses_get_in(make_bed: MakeBed, kind: str, start_agent:
         assert "address not allowed" in {visit.reason for visit in bed.directory.visits}
 
 
+@either_agent
 def test_an_expired_tunnel_takes_no_visitor_and_then_ends_its_streams(
     make_bed: MakeBed, kind: str, start_agent: StartAgent
 ) -> None:
@@ -153,6 +157,7 @@ def test_a_renewed_tunnel_keeps_its_streams(make_bed: MakeBed, start_agent: Star
             assert say(visitor, b"after") == b"after"
 
 
+@either_agent
 def test_a_deleted_tunnel_ends_at_once_and_others_go_on(bed: Bed, kind: str, start_agent: StartAgent) -> None:
     with service(echo) as local_port:
         start_agent(bed, kind, local_port)
@@ -185,6 +190,7 @@ def test_a_port_that_moves_to_another_device_starts_afresh(bed: Bed, start_agent
             assert read_all(visitor) == b"second"
 
 
+@either_agent
 def test_a_revoked_device_loses_agent_and_streams_at_once(bed: Bed, kind: str, start_agent: StartAgent) -> None:
     with service(echo) as local_port:
         start_agent(bed, kind, local_port)
@@ -271,6 +277,7 @@ def test_tunnels_outlive_a_registry_that_is_down(make_bed: MakeBed, start_agent:
         wait_until(lambda: len(bed.directory.visits) == 2, timeout_s=15)
 
 
+@either_agent
 def test_the_snapshot_tells_what_is_going_on(bed: Bed, kind: str, start_agent: StartAgent) -> None:
     with service(echo) as local_port:
         start_agent(bed, kind, local_port)

@@ -16,7 +16,7 @@ import pytest
 
 from meetingctl.tunnel.rules import LinkRules
 
-from .conftest import MakeBed, StartAgent
+from .conftest import MakeBed, StartAgent, either_agent
 from .support import Bed, Child, connect, echo, free_port, read_all, read_exactly, service, wait_until
 
 
@@ -28,6 +28,7 @@ def is_served(port: int, host: str = "127.0.0.1", *, timeout_s: float = 1.0) -> 
     return False
 
 
+@either_agent
 def test_the_newest_connection_wins_and_the_port_stays(bed: Bed, kind: str, start_agent: StartAgent) -> None:
     with service(lambda sock: sock.sendall(b"first")) as first, service(echo) as second:
         former = start_agent(bed, kind, first, backoff_first_s=3600, backoff_most_s=3600)
@@ -81,6 +82,7 @@ def test_a_killed_agent_returns(bed: Bed) -> None:
             child.kill()
 
 
+@either_agent
 def test_agents_return_to_a_killed_proxy(kind: str, start_agent: StartAgent) -> None:
     public, listen = free_port(), free_port()
 

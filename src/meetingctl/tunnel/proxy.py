@@ -172,12 +172,12 @@ class Proxy:
             self._turn_away(visitor, "refused", "agent offline")
 
     def _drop_agent(self, device_key: str, reason: str) -> None:
-        if session := self._sessions.pop(device_key, None):
-            self._plane.drop_session(session, reason)
-            self._note_event(device_key, "agent lost", reason)
         for public_port in self._ports_of(device_key):
             public_port.session = None
             public_port.close(reason)
+        if session := self._sessions.pop(device_key, None):
+            self._plane.drop_session(session, reason)
+            self._note_event(device_key, "agent lost", reason)
 
     def _history(self, device_key: str) -> DeviceHistory:
         if len(self._histories) >= _HISTORIES_KEPT and device_key not in self._histories:
