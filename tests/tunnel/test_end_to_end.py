@@ -190,7 +190,7 @@ def test_visitors_that_vanish_in_mid_transfer_leave_nothing(
         port = bed.open(local_port)
         bed.wait_listening(port)
         before = open_descriptors(), threading.active_count()
-        visitors = [connect(port) for _ in range(60)]
+        visitors = [connect(port) for _ in range(20)]
         for visitor in visitors:
             read_exactly(visitor, 1)
         for visitor in visitors:
