@@ -48,7 +48,7 @@ def test_the_watchdog_tells_what_it_found() -> None:
     assert describe_watchdog({"running": False})["state"] == "down"
     assert "still to come" in describe_watchdog({"running": True})["detail"]
     found = {"running": True, "failures": 2, "max_failures": 3, "stream": {"state": "failing", "reason": "stalled"}}
-    assert describe_watchdog(found)["detail"].startswith("2 of 3 failures: stalled")
+    assert describe_watchdog(found)["detail"].startswith("2 checks failed: stalled")
 
 
 def test_one_look_at_a_device_with_daemons(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def describe_watchdog(report: Mapping[str, Any]) -> Part:
     finding = report.get("stream") or {}
     detail = f"{report.get('restart_count', 0)} restarts, last check {report.get('last_check_at') or 'still to come'}"
     if finding.get("state") in {"failing", "urgent"}:
-        detail = f"{report.get('failures')} of {report.get('max_failures')} failures: {finding.get('reason')}, {detail}"
+        detail = f"{report.get('failures')} checks failed: {finding.get('reason')}, {detail}"
     return {"state": "ok", "detail": detail, **report}
 
 

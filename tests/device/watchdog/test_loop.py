@@ -21,7 +21,7 @@ from meetingctl.device.notify import Notifier
 from meetingctl.device.recorder.progress import Progress, write_progress
 from meetingctl.device.rtsp import Endpoint
 from meetingctl.device.stream.control import ControlSocket
-from meetingctl.device.system import System
+from meetingctl.device.system import Clock, System
 from meetingctl.device.watchdog import Memory, Rules, rules_of
 from meetingctl.device.watchdog.facts import (
     StreamStatus,
@@ -205,13 +205,15 @@ class TestCheck:
 
     def test_a_reboot_is_a_new_start(self, device: Device, free_port: int) -> None:
         rules = rules_with(device, RTSP_PORT=str(free_port))
-        device.write(layout.BOOT_ID_FILE, "first\n")
         check(device, rules)
         assert read_kept(device.system).memory.failures == 1
-        device.write(layout.BOOT_ID_FILE, "second\n")
-        assert read_kept(device.system).memory == Memory()
+        rebooted = System(device.root, clock=Clock(monotonic_s=lambda: 12.0))
+        assert read_kept(rebooted).memory == Memory()
+        assert read_report(rebooted) == {"running": False}
 
-    @pytest.mark.parametrize("damage", ["", "{", "[]", '{"memory": 1}', '{"boot_id": "", "report": {}, "memory": 3}'])
+    @pytest.mark.parametrize(
+        "damage", ["", "{", "[]", '{"memory": 1}', '{"written_at_s": 1, "report": {}, "memory": 3}']
+    )
     def test_a_damaged_state_file_is_a_new_start(self, device: Device, damage: str) -> None:
         device.write(layout.WATCHDOG_STATE_JSON, damage)
         assert read_kept(device.system).memory == Memory()

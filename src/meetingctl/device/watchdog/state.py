@@ -39,7 +39,11 @@ def read_kept(system: System) -> Kept:
 
 def write_kept(system: System, kept: Kept) -> None:
     """Write the state file; a full or read-only disk costs others the report, not the watchdog its work."""
-    state = {"boot_id": _boot_id(system), "memory": kept.memory.to_json(), "report": kept.report}
+    state = {
+        "written_at_s": system.clock.monotonic_s(),
+        "memory": kept.memory.to_json(),
+        "report": kept.report,
+    }
     try:
         system.write(layout.WATCHDOG_STATE_JSON, json.dumps(state, indent=1), mode=0o644)
     except MeetingctlError as error:
@@ -97,13 +101,9 @@ def _read_state(system: System) -> dict[str, Any]:
         state = json.loads(system.read(layout.WATCHDOG_STATE_JSON))
     except (MeetingctlError, ValueError, RecursionError):
         return {}
-    if not isinstance(state, dict) or state.get("boot_id") != _boot_id(system):
+    if not isinstance(state, dict) or not isinstance(state.get("report"), dict):
         return {}
-    return state if isinstance(state.get("report"), dict) else {}
-
-
-def _boot_id(system: System) -> str:
-    try:
-        return system.read(layout.BOOT_ID_FILE).strip()
-    except MeetingctlError:
-        return ""
+    written_at_s = state.get("written_at_s")
+    # The monotonic clock starts anew with each boot, so a time that is still to come is one of an earlier boot.
+    is_of_this_boot = isinstance(written_at_s, int | float) and written_at_s <= system.clock.monotonic_s()
+    return state if is_of_this_boot else {}
