@@ -188,16 +188,21 @@ class Access:
         return principal.has_role(self.role)
 
 
-async def identify(request: Request, device_key: str | None) -> Principal:
-    """Return the caller. Raises: AuthError for a wrong credential, whatever the route."""
-    state, facts = server_of(request), facts_of(request)
-    given = Credentials(
+def presented(request: Request) -> Credentials:
+    """Return the credentials in the headers; false when there are none."""
+    facts = facts_of(request)
+    return Credentials(
         bearer_of(request.headers.get("authorization", "")),
         request.headers.get("x-token-code", ""),
         facts.peer,
         facts.request_id,
     )
-    if given:
+
+
+async def identify(request: Request, device_key: str | None) -> Principal:
+    """Return the caller. Raises: AuthError for a wrong credential, whatever the route."""
+    state = server_of(request)
+    if given := presented(request):
         return await state.credentials.verify(given, device_key)
     return OPEN if state.settings.mode == "legacy-open" else ANONYMOUS
 

@@ -79,7 +79,8 @@ async def sync(request: Request, principal: Proxy) -> Response:
 
 def _check_numbers(report: Report) -> None:
     """Raises: InvalidInput for a number that the database has no room for."""
-    for item in (*report.agents, *report.visits, *report.events):
+    items: tuple[AgentLink | Visit | Event, ...] = (*report.agents, *report.visits, *report.events)
+    for item in items:
         for field in dataclasses.fields(item):
             value = getattr(item, field.name)
             most = 65535 if field.name in ("port", "local_port") else MAX_INT

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import AliasChoices, BaseModel, Field
 
 from meetingctl.core.clock import now_ms, wire_text
-from meetingctl.core.errors import Forbidden, InvalidInput, NotFound
+from meetingctl.core.errors import AuthError, Forbidden, InvalidInput, NotFound
 from meetingctl.core.net import parse_networks
 from meetingctl.core.services import DEFAULT_LOCAL_PORTS, TUNNEL_SERVICES, service_url
 from meetingctl.server.devices.routes import Operator, OperatorOrDevice, Viewer
@@ -25,6 +25,7 @@ from meetingctl.server.http import (
     facts_of,
     need,
     parse_body,
+    presented,
     read_json,
     server_of,
     with_error,
@@ -287,6 +288,8 @@ async def request_port(request: Request) -> dict[str, Any]:
     value = await read_json(request)
     device_key = value.get("device_key") or value.get("devicekey") or request.query_params.get("device_key")
     if not isinstance(device_key, str) or not device_key:
+        if not presented(request) and server_of(request).settings.mode != "legacy-open":
+            raise AuthError("Unauthorized", hint="meetingctl login")
         raise InvalidInput("Missing device_key")
     return await _request_port(request, device_key, value)
 
