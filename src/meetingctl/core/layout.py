@@ -56,7 +56,6 @@ RUN_DIR = "/run/rpi-cam"
 STREAM_STATE_SOCKET = f"{RUN_DIR}/stream.sock"
 RECORDER_STATE_JSON = f"{RUN_DIR}/recorder.json"  # what the recorder does; see device/recorder/progress.py
 RECORDER_INPUT = f"{RUN_DIR}/recorder-input.ffconcat"  # the address for ffmpeg, a password included; 0600
-WATCHDOG_STATE_SOCKET = f"{RUN_DIR}/watchdog.sock"
 # {"host", "port", "path"} of the RTSP listener without a password; 0600.
 STREAM_LOCAL_JSON = f"{RUN_DIR}/stream-local.json"
 ENCODER_TRIAL_JSON = f"{RUN_DIR}/encoder-trial.json"  # results are good until the next boot
