@@ -144,14 +144,24 @@ def query(settings: Settings, data_dir: Path, sql: str) -> list[dict[str, Any]]:
     url = database_url(settings.db_url, data_dir)
     if url.get_backend_name() == "sqlite":
         return _query_sqlite(Path(str(url.database)), sql)
-    with _opened(settings, data_dir) as (database, _), translated_errors():
-        with database.writing.connect() as connection:
-            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+    return _query_postgresql(settings, data_dir, sql)
+
+
+def _query_postgresql(settings: Settings, data_dir: Path, sql: str) -> list[dict[str, Any]]:
+    hint = "only one statement that reads rows is allowed"
+    with _opened(settings, data_dir) as (database, _), translated_errors(), database.writing.connect() as connection:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        raw: Any = connection.connection
+        with raw.cursor() as cursor:
             try:
-                rows = connection.exec_driver_sql(sql).mappings().fetchmany(QUERY_ROWS)
-            except sa.exc.DBAPIError as exc:
-                raise InvalidInput(f"query failed: {exc.orig}") from exc
-            return [dict(row) for row in rows]
+                # A prepared statement is exactly one: `COMMIT; DELETE ...` cannot leave the transaction.
+                cursor.execute(sql, prepare=True)
+            except raw.driver_connection.Error as exc:
+                raise InvalidInput(f"query failed: {exc}", hint=hint) from exc
+            if cursor.description is None:
+                raise InvalidInput("query failed: the statement gives no rows", hint=hint)
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchmany(QUERY_ROWS)]
 
 
 def _query_sqlite(path: Path, sql: str) -> list[dict[str, Any]]:

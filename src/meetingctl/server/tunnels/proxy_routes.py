@@ -13,7 +13,7 @@ from meetingctl.core.errors import InvalidInput
 from meetingctl.server.http import MAX_INT, Body, Text, body_of, describe, need, read_json
 from meetingctl.server.identity.principal import Principal, Role
 from meetingctl.server.tunnels.directory import RegistryDirectory
-from meetingctl.tunnel.directory import Refused, Report
+from meetingctl.tunnel.directory import AgentLink, Event, Refused, Report, Visit
 
 router = APIRouter(tags=["proxy"])
 

@@ -1,0 +1,148 @@
+"""What `meetingctl db` does to a database."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from planes import CODE, Fleet
+
+from meetingctl.core.errors import ConfigError, Conflict, InvalidInput, NotFound
+from meetingctl.core.settings import Settings
+from meetingctl.server.db import admin
+from meetingctl.server.db.migrations import HEAD
+from meetingctl.server.db.schema import audit
+
+SQLITE = Settings()
+
+
+def settings_of(fleet: Fleet) -> Settings:
+    if fleet.url.get_backend_name() == "sqlite":
+        return SQLITE
+    return Settings(db_url=fleet.url.render_as_string(hide_password=False))
+
+
+def test_migrate_and_status_of_a_new_database(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        admin.status(SQLITE, tmp_path)
+    assert admin.migrate(SQLITE, tmp_path) == {"before": None, "after": HEAD, "changed": True}
+    assert admin.migrate(SQLITE, tmp_path)["changed"] is False
+    shown = admin.status(SQLITE, tmp_path)
+    assert shown["up_to_date"] is True
+    assert shown["rows"]["devices"] == 0
+    assert shown["size_bytes"] > 0
+
+
+def test_status_and_check_beside_a_running_server(any_fleet: Fleet) -> None:
+    any_fleet.device()
+    settings = settings_of(any_fleet)
+    shown = admin.status(settings, any_fleet.data_dir)
+    assert (shown["rows"]["devices"], shown["rows"]["tunnel_ports"]) == (1, 81)
+    assert shown["engine"].startswith(("SQLite 3", "PostgreSQL 1"))
+    checked = admin.check(settings, any_fleet.data_dir)
+    assert checked == {"ok": True, "problems": [], "audit_records": 1}
+    any_fleet.write(lambda c: c.execute(audit.update().values(peer="forged")))
+    checked = admin.check(settings, any_fleet.data_dir)
+    assert checked["ok"] is False
+    assert checked["problems"] == ["audit: record 1 does not fit the chain"]
+
+
+def test_check_finds_a_damaged_file(tmp_path: Path) -> None:
+    admin.migrate(SQLITE, tmp_path)
+    with sqlite3.connect(tmp_path / "meetingctl.db") as database:
+        database.execute("PRAGMA foreign_keys=OFF")
+        database.execute("INSERT INTO presence (device_id, last_seen_ms, authenticated) VALUES (77, 1, 1)")
+    database.close()
+    problems = admin.check(SQLITE, tmp_path)["problems"]
+    assert any("points to a missing devices" in problem for problem in problems)
+
+
+def test_a_backup_while_heartbeats_come_is_whole(fleet: Fleet, tmp_path: Path) -> None:
+    keys = [fleet.device(f"cam-{number}") for number in range(20)]
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.is_set():
+            fleet.call_all([("POST", f"/api/devices/{key}/online", {"code": CODE}) for key in keys])
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        for number in range(3):
+            target = tmp_path / f"copy-{number}.db"
+            done = admin.backup(SQLITE, fleet.data_dir, target)
+            assert done["size_bytes"] == target.stat().st_size
+            with sqlite3.connect(target) as copy:
+                assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                assert copy.execute("SELECT count(*) FROM devices").fetchone() == (20,)
+            copy.close()
+            assert target.stat().st_mode & 0o077 == 0
+    finally:
+        stop.set()
+        thread.join(30)
+    with pytest.raises(Conflict):
+        admin.backup(SQLITE, fleet.data_dir, target)
+    with pytest.raises(NotFound):
+        admin.backup(SQLITE, fleet.data_dir, tmp_path / "no" / "folder.db")
+    assert list(tmp_path.glob(".*partial")) == []
+
+
+@pytest.mark.real
+def test_backup_of_postgresql_names_its_own_tool(postgres_url: sa.URL, tmp_path: Path) -> None:
+    settings = Settings(db_url=postgres_url.render_as_string())
+    with pytest.raises(ConfigError) as caught:
+        admin.backup(settings, tmp_path, tmp_path / "copy.db")
+    assert "pg_dump" in caught.value.hint
+
+
+def test_query_reads(any_fleet: Fleet) -> None:
+    any_fleet.device()
+    rows = admin.query(settings_of(any_fleet), any_fleet.data_dir, "SELECT device_key, authorized FROM devices")
+    assert [(row["device_key"], bool(row["authorized"])) for row in rows] == [("cam-1", True)]
+    assert admin.query(settings_of(any_fleet), any_fleet.data_dir, "SELECT 1 AS a WHERE 1 = 0") == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM devices",
+        "UPDATE devices SET note = 'x'",
+        "INSERT INTO tunnel_ports (port, freed_at_ms) VALUES (1, 0)",
+        "DROP TABLE audit",
+        "CREATE TABLE x (y int)",
+        "SELECT * FROM nothing",
+        "nonsense",
+        "",
+        "SELECT 1; DELETE FROM devices",
+        "WITH gone AS (DELETE FROM devices RETURNING id) SELECT * FROM gone",
+        "COMMIT",
+        "PRAGMA query_only=0",
+    ],
+)
+def test_query_refuses_to_write(any_fleet: Fleet, sql: str) -> None:
+    any_fleet.device()
+    settings = settings_of(any_fleet)
+    try:
+        rows = admin.query(settings, any_fleet.data_dir, sql)
+    except InvalidInput:
+        pass
+    else:
+        assert rows == [], "nothing but an empty answer"
+    assert len(admin.query(settings, any_fleet.data_dir, "SELECT id FROM devices")) == 1
+    assert admin.status(settings, any_fleet.data_dir)["rows"]["audit"] == 1
+
+
+@pytest.mark.real
+def test_a_transaction_cannot_be_left_to_write(postgres_url: sa.URL, tmp_path: Path) -> None:
+    settings = Settings(db_url=postgres_url.render_as_string())
+    for sql in (
+        "COMMIT; DELETE FROM tunnel_ports",
+        "SET TRANSACTION READ WRITE; CREATE TABLE x (y int)",
+        "END; DROP TABLE audit",
+    ):
+        with pytest.raises(InvalidInput):
+            admin.query(settings, tmp_path, sql)
+    assert admin.check(settings, tmp_path)["ok"] is True
