@@ -68,7 +68,7 @@ def show_status(ctx: typer.Context, root: Root = "", fields: Fields = "") -> Non
     facts = {"running": is_running, **progress, "cache": _statistics(run, system)}
     if not is_running and facts["state"] not in {"off", "stopped"}:
         facts |= {"state": "stopped", "reason": "it ended without a word"}
-    run.out.record(facts, fields=fields, order=_STATUS_ORDER)
+    run.out.record(facts if run.out.is_json else _flat(facts), fields=fields, order=_STATUS_ORDER)
     if not is_running:
         run.out.note(f"the recorder does not run; start it with: systemctl start {RECORDER_UNIT}")
 
@@ -358,6 +358,17 @@ def _forget(system: System, cache: MediaCache | None, config: DeviceConfig, name
     drop_thumbnail(system, path)
     if cache is not None:
         cache.forget(path)
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """Lift the groups of the facts to one level for the table: `space.free_bytes` becomes `space_free_bytes`."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}_{key}": item for key, item in value.items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _statistics(run: Invocation, system: System) -> dict[str, Any]:

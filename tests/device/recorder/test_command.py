@@ -62,7 +62,8 @@ class TestSource:
             rtsp_password=Secret(password.encode(errors="replace").decode()),
         )
         lines = render_input(choose_source(config, None)).splitlines()
-        assert len(lines) == 4
+        assert len(lines) == 7
+        assert "option use_wallclock_as_timestamps 1" in lines
         assert lines[1].count("'") == 2
 
 
@@ -71,7 +72,6 @@ class TestArguments:
         words = " ".join(record_argv(tmp_path / "in", tmp_path / ".live", 300))
         assert "rtsp://" not in words
         assert "-c:v copy -c:a aac -b:a 64k" in words
-        assert "-use_wallclock_as_timestamps 1" in words
         assert words.endswith("/.live/rec_%Y%m%d_%H%M%S.ts")
 
     def test_a_percent_sign_in_the_folder_is_no_time(self) -> None:

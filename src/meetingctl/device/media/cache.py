@@ -158,7 +158,7 @@ class MediaCache:
                 )
             )
         )
-        database_bytes = self._path.stat().st_size
+        database_bytes = self._path.stat().st_size + _size_bytes(self._path.with_name(f"{self._path.name}-wal"))
         pictures_bytes = sum(path.stat().st_size for path in _thumbnails(self._system))
         return {
             "total_entries": entries,
@@ -247,6 +247,13 @@ def _metadata_columns(metadata: Metadata) -> Row:
         "has_audio": int(metadata.has_audio),
         "metadata_json": metadata.raw,
     }
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _thumbnails(system: System) -> list[Path]:
