@@ -41,8 +41,10 @@ def free_port() -> int:
 class Stream:
     """One daemon below `root`; its log is a file, so that no pipe can fill."""
 
-    def __init__(self, root: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, root: Path, env: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
+        """`prefix` are words before the command, such as those of a network namespace."""
         self.root = root
+        self.prefix = prefix
         self.env = {**os.environ, **(env or {})}
         self.system = System(root)
         self.log_path = root / "daemon.log"
@@ -65,7 +67,7 @@ class Stream:
 
     def launch(self, *more: str) -> subprocess.Popen[bytes]:
         """Start the process and do not wait."""
-        argv = [sys.executable, "-P", "-m", "meetingctl.device.stream", f"--root={self.root}"]
+        argv = [*self.prefix, sys.executable, "-P", "-m", "meetingctl.device.stream", f"--root={self.root}"]
         argv += [f"--path={self.env['PATH']}", "--host=127.0.0.1", "--http-port=0", *more]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(argv, env=self.env, stdout=log, stderr=log)

@@ -297,12 +297,15 @@ class StreamDaemon:
 
     # Failures.
 
-    def _media_failed(self, mount: Mount, element: str, text: str, age_s: float) -> None:
+    def _media_failed(self, mount: Mount, media: Any, element: str, age_s: float) -> None:
         """Take note of a failure; a streaming thread calls."""
-        self._gst.GLib.idle_add(self._judge_failure, mount, element, text, age_s)
+        self._gst.GLib.idle_add(self._judge_failure, mount, media, element, age_s)
 
-    def _judge_failure(self, mount: Mount, element: str, _text: str, age_s: float) -> bool:
+    def _judge_failure(self, mount: Mount, media: Any, element: str, age_s: float) -> bool:
         self._media_errors += 1
+        # Broken media lives as long as one viewer holds it, and answers 503 to all others.
+        for listener in self._listeners():
+            listener.drop_clients(media)
         if mount is not self._mount:
             return False
         self._failures = [*self._failures, (element, age_s)][-_MOST_FAILURES:]

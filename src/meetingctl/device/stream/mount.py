@@ -15,10 +15,10 @@ from meetingctl.device.stream.pipeline import LaunchSpec, Properties
 log = logging.getLogger(__name__)
 
 # Viewers who join together share a keyframe; one who comes within this time gets his when it is over.
-KEYFRAME_PAUSE_MS = 500
+KEYFRAME_PAUSE_MS = 100
 
-# Called from a thread of GStreamer: the mount, name of the failing element, message, seconds since the media began.
-OnError = Callable[["Mount", str, str, float], None]
+# Called from a thread of GStreamer: the mount, the media that failed, name of the failing element, seconds it had run.
+OnError = Callable[["Mount", Any, str, float], None]
 
 
 class Flow:
@@ -107,6 +107,7 @@ class Mount:
         self._watch_bus(element, flow)
         self.flows[id(flow)] = flow
         self.media_started += 1
+        media.connect("prepared", self._guard_tracks)
         media.connect("unprepared", self._unprepared, id(flow))
         if self.feeder is not None:
             self.feeder.start(element.get_by_name("camera"))
@@ -121,18 +122,38 @@ class Mount:
 
         element.get_by_name("pay0").get_static_pad("sink").add_probe(gst.PadProbeType.BUFFER, count)
 
+    def _guard_tracks(self, media: Any) -> None:
+        """Let viewers take one track only.
+
+        GStreamer 1.22 starts all tracks with the first viewer. The packets of a track that nobody has asked for end
+        in nothing, and the whole media fails with "not-linked"; so they are dropped until somebody asks for it.
+        """
+        gst = self._gst.Gst
+        packets = gst.PadProbeType.BUFFER | gst.PadProbeType.BUFFER_LIST
+
+        def drop_unlinked(pad: Any, _info: Any) -> Any:
+            return gst.PadProbeReturn.REMOVE if pad.is_linked() else gst.PadProbeReturn.DROP
+
+        for element in media.get_element().get_parent().children:
+            if element.get_factory() is not None and element.get_factory().get_name() == "rtpbin":
+                for index in range(media.n_streams()):
+                    element.get_static_pad(f"send_rtp_src_{index}").add_probe(packets, drop_unlinked)
+
     def _watch_bus(self, element: Any, flow: Flow) -> None:
         bus = element.get_parent().get_bus()
         bus.enable_sync_message_emission()
-        bus.connect("sync-message::error", self._failed, flow.started_s)
+        bus.connect("sync-message::error", self._failed, id(flow))
 
-    def _failed(self, _bus: Any, message: Any, started_s: float) -> None:
+    def _failed(self, _bus: Any, message: Any, key: int) -> None:
+        flow = self.flows.get(key)
+        if flow is None:
+            return
         error, _ = message.parse_error()
-        age_s = time.monotonic() - started_s
+        age_s = time.monotonic() - flow.started_s
         name = message.src.get_name() if message.src is not None else ""
         log.warning("media failed", extra={"path": self.path, "element": name, "error": error.message})
         if self._on_error is not None:
-            self._on_error(self, name, error.message, age_s)
+            self._on_error(self, flow.media, name, age_s)
 
     def _unprepared(self, media: Any, key: int) -> None:
         if self.flows.pop(key, None) is None:

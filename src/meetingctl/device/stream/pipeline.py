@@ -103,7 +103,7 @@ def build_substream(config: DeviceConfig, facts: Facts, location: str) -> Launch
     encoding = encoders.encode_h264(element, settings)
     launch = (
         f"rtspsrc name=origin protocols=tcp latency=0 {_timeouts()}"
-        " origin. ! application/x-rtp,media=video ! rtph264depay ! h264parse"
+        " origin. ! application/x-rtp,media=video ! rtph264depay wait-for-keyframe=true ! h264parse"
         f" ! {decoder} ! {_TO_SIZE} ! {_raw_caps(sent)} ! {_TO_ENCODER} ! {encoding.launch} ! {_PARSE} ! {_PAY}"
     )
     properties: Properties = {"origin": {"location": location}, "encoder": encoding.live}

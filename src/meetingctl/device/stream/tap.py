@@ -27,6 +27,7 @@ _SNAPSHOT_FRESH_S = 1.0
 _HLS_START_TIMEOUT_S = 15.0
 _HLS_IDLE_S = 30.0
 _HLS_FILE = re.compile(r"live\.m3u8|segment\d{5}\.ts")
+# A reader comes in the middle of the video: without a keyframe first, the decoder shows grey pictures.
 _READ = "rtspsrc name=origin protocols=tcp latency=0 tcp-timeout=5000000 timeout=5000000"
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Snapshot:
             raise missing_element_error("avdec_h264")
         gst = self._gst.Gst
         pipeline = gst.parse_launch(
-            f"{_READ} origin. ! application/x-rtp,media=video ! rtph264depay ! h264parse ! {decoder}"
+            f"{_READ} origin. ! application/x-rtp,media=video ! rtph264depay wait-for-keyframe=true ! h264parse ! {decoder}"
             " ! videoconvert ! jpegenc quality=85 ! appsink name=picture max-buffers=1 drop=true sync=false"
         )
         pipeline.get_by_name("origin").set_property("location", self._url())
@@ -121,7 +122,7 @@ class Hls:
             raise missing_element_error("hlssink2")
         self._folder.mkdir(parents=True, exist_ok=True)
         launch = (
-            f"{_READ} origin. ! application/x-rtp,media=video ! rtph264depay ! h264parse ! queue ! hls.video"
+            f"{_READ} origin. ! application/x-rtp,media=video ! rtph264depay wait-for-keyframe=true ! h264parse ! queue ! hls.video"
             " hlssink2 name=hls target-duration=2 playlist-length=4 max-files=8"
         )
         if self._has_sound():

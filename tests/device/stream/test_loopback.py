@@ -1,0 +1,151 @@
+"""The loopback HTTP and the Unix socket: pure answers, and the real ones of a running daemon."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import urllib.error
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from meetingctl.core.errors import Busy, Forbidden, InvalidInput, MeetingctlError, NotFound
+from meetingctl.device.stream.control import ControlSocket, ask_daemon
+from meetingctl.device.stream.http import LoopbackHttp, Routes, answer, check_caller
+from meetingctl.device.system import System
+
+from .support import Stream, probe
+
+
+def routes(**changes: Any) -> Routes:
+    def set_controls(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+        return wanted
+
+    return Routes(
+        status=lambda: {"clients": 1},
+        snapshot=lambda: b"jpeg",
+        hls_file=lambda name: name.encode(),
+        controls=lambda: {"Brightness": {"value": 0}},
+        set_controls=set_controls,
+    )._replace(**changes)
+
+
+def test_every_route() -> None:
+    assert json.loads(answer(routes(), "GET", "/status", b"").body) == {"clients": 1}
+    assert b"meetingctl_stream_clients 1" in answer(routes(), "GET", "/metrics", b"").body
+    assert answer(routes(), "GET", "/snapshot.jpg?x=1", b"") == (b"jpeg", "image/jpeg", 200)
+    assert answer(routes(), "GET", "/hls/live.m3u8", b"").type == "application/vnd.apple.mpegurl"
+    assert json.loads(answer(routes(), "GET", "/controls", b"").body)["controls"] == {"Brightness": {"value": 0}}
+    done = answer(routes(), "POST", "/set_controls", b'{"Brightness": 0.5}')
+    assert json.loads(done.body) == {"success": True, "applied": {"Brightness": 0.5}}
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/status"), ("GET", "/set_controls")])
+def test_what_is_not_there(method: str, path: str) -> None:
+    with pytest.raises(NotFound):
+        answer(routes(), method, path, b"")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"1", b"{", b"\xff", b"[" * 5000])
+def test_controls_must_be_an_object(body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        answer(routes(), "POST", "/set_controls", body)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8085", "localhost:8085", "localhost", "[::1]:8085"])
+def test_programs_on_this_machine_may_ask(host: str) -> None:
+    check_caller(host, None)
+
+
+@pytest.mark.parametrize(("host", "origin"), [("evil.example:8085", None), ("", None), ("127.0.0.1", "http://a.b")])
+def test_web_pages_of_elsewhere_may_not(host: str, origin: str | None) -> None:
+    with pytest.raises(Forbidden):
+        check_caller(host, origin)
+
+
+def get(url: str, data: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    try:
+        with urlopen(Request(url, data, headers), timeout=30) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def test_the_server_turns_errors_into_answers() -> None:
+    def broken() -> Mapping[str, Any]:
+        raise RuntimeError("secret detail")
+
+    def busy() -> bytes:
+        raise Busy("no picture", hint="wait")
+
+    server = LoopbackHttp("127.0.0.1", 0, routes(status=broken, snapshot=busy), on_close=lambda: None)
+    try:
+        base = f"http://127.0.0.1:{server.port}"
+        assert get(f"{base}/status")[0] == 500
+        assert b"secret" not in get(f"{base}/status")[1]
+        status, body = get(f"{base}/snapshot.jpg")
+        assert (status, json.loads(body)["hint"]) == (503, "wait")
+        assert get(f"{base}/status", Host="evil.example")[0] == 403
+        assert get(f"{base}/set_controls", b"x" * 20_000)[0] == 413
+        with pytest.raises(Busy, match="is in use"):
+            LoopbackHttp("127.0.0.1", server.port, routes(), on_close=lambda: None)
+    finally:
+        server.close()
+
+
+def test_the_socket_answers_one_line_and_passes_errors_on(tmp_path: Path) -> None:
+    def reply(line: str) -> dict[str, Any]:
+        if line == "status":
+            return {"clients": 3}
+        raise InvalidInput("commands are status and reload", hint="try")
+
+    system = System(tmp_path)
+    path = system.path("/run/rpi-cam/stream.sock")
+    server = ControlSocket(path, reply)
+    try:
+        assert ask_daemon(system, "status") == {"clients": 3}
+        with pytest.raises(MeetingctlError, match="commands are"):
+            ask_daemon(system, "other")
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.connect(str(path))
+            assert ask_daemon(system, "status", timeout_s=20) == {"clients": 3}
+        with pytest.raises(Busy, match="another stream daemon"):
+            ControlSocket(path, reply)
+    finally:
+        server.close()
+    assert not path.exists()
+
+
+@pytest.mark.gst
+def test_a_picture_of_the_running_stream(plain_stream: Stream, tmp_path: Path) -> None:
+    status, body = get(plain_stream.http_url("/snapshot.jpg"))
+    assert status == 200
+    (tmp_path / "picture.jpg").write_bytes(body)
+    argv = ["ffprobe", "-v", "error", "-show_entries", "stream=codec_name,width,height", "-of", "csv=p=0"]
+    shown = subprocess.run(
+        [*argv, str(tmp_path / "picture.jpg")], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert shown.stdout.strip() == "mjpeg,640,480"
+
+
+@pytest.mark.gst
+def test_hls_of_the_running_stream(plain_stream: Stream) -> None:
+    argv = ["ffprobe", "-v", "error", "-show_entries", "stream=codec_name", "-of", "csv=p=0"]
+    url = plain_stream.http_url("/hls/live.m3u8")
+    assert b"#EXTM3U" in get(url)[1]
+    shown = subprocess.run([*argv, url], capture_output=True, text=True, timeout=90, check=True)
+    assert {"h264", "aac"} <= set(shown.stdout.replace(",", " ").split())
+    assert get(plain_stream.http_url("/hls/../stream-local.json"))[0] == 404
+
+
+@pytest.mark.gst
+def test_figures_and_controls_of_the_running_stream(plain_stream: Stream) -> None:
+    assert probe(plain_stream.url())["video"]
+    assert b"meetingctl_stream_media_started_total" in get(plain_stream.http_url("/metrics"))[1]
+    status, body = get(plain_stream.http_url("/controls"))
+    assert (status, json.loads(body)["error"]) == (409, "no CSI camera is streamed")
