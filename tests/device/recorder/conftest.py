@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -38,6 +40,18 @@ def wait_until(condition: Callable[[], Any], *, deadline_s: float = 60.0) -> Any
     pytest.fail(f"not true within {deadline_s:.0f} s: {condition}")
 
 
+def free_port() -> int:
+    """Return a port that nothing uses and that no outgoing connection gets while the camera is away."""
+    for port in random.sample(range(20_000, 30_000), 50):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    pytest.fail("no free port")
+
+
 class Camera:
     """The test source on one port; it can die, hang and come back."""
 
@@ -47,6 +61,7 @@ class Camera:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        self.port = self.port or free_port()
         script = Path(__file__).with_name("rtsp_source.py")
         argv = [SYSTEM_PYTHON, str(script), str(self.port), *self._words]
         self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -35,6 +35,14 @@ def test_a_repeated_name_never_replaces_a_recording(folder: RecordFolder) -> Non
     }
 
 
+def test_a_move_that_broke_off_half_way_is_finished(folder: RecordFolder) -> None:
+    (folder.live_path / "rec_1.ts").write_text("x")
+    (folder.path / "rec_1.ts").hardlink_to(folder.live_path / "rec_1.ts")
+    assert folder.settle_all() == ["rec_1.ts"]
+    assert [path.name for path in folder.path.glob("*.ts")] == ["rec_1.ts"]
+    assert list(folder.live_path.iterdir()) == []
+
+
 def test_a_link_that_takes_the_name_is_not_followed(folder: RecordFolder, tmp_path: Path) -> None:
     (folder.path / "rec_1.ts").symlink_to(tmp_path / "nowhere")
     (folder.live_path / "rec_1.ts").write_text("x")

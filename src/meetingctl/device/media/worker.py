@@ -20,7 +20,7 @@ from meetingctl.device.media.thumbnail import is_fresh, make_thumbnail
 from meetingctl.device.system import System
 
 LARGEST_QUEUE = 100
-_STOP_DEADLINE_S = 10.0
+_STOP_DEADLINE_S = 5.0
 _REOPEN_AFTER_S = 60.0
 
 log = logging.getLogger(__name__)

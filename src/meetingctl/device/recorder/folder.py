@@ -165,7 +165,8 @@ def _move_to_free(source: Path, target: Path) -> bool:
     try:
         target.hardlink_to(source)
     except FileExistsError:
-        return False
+        if not _is_same_file(source, target):
+            return False  # the name is taken by another recording; the same one was moved half-way before a crash
     except OSError as exc:
         if exc.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
             raise
@@ -175,6 +176,11 @@ def _move_to_free(source: Path, target: Path) -> bool:
         return True
     source.unlink()
     return True
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    left, right = one.lstat(), other.lstat()
+    return (left.st_dev, left.st_ino) == (right.st_dev, right.st_ino)
 
 
 def _folder_error(exc: OSError, name: str) -> MeetingctlError:

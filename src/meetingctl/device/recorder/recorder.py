@@ -112,6 +112,7 @@ class Recorder:
     def _record_in(self, folder: RecordFolder) -> None:
         """Record into one folder until the daemon stops or the folder changes."""
         self._take_leftovers(folder)
+        self._room.look_now()
         failures = 0
         while self._should_go_on() and self._config.record_dir == folder.device_path:
             source = find_source(self._system, self._config)

@@ -15,7 +15,7 @@ from meetingctl.device.recorder.housekeeping import apply_cleanup, plan_start, r
 from meetingctl.device.recorder.room import Room, make_room
 from meetingctl.device.system import System
 
-_STOP_DEADLINE_S = 20.0
+_STOP_DEADLINE_S = 5.0
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,9 @@ def find_source(system: System, config: DeviceConfig) -> Source:
 def is_listening(source: Source) -> bool:
     """Say whether something accepts connections at the address of a source."""
     try:
-        with socket.create_connection((source.host, source.port), _PROBE_S):
-            return True
+        with socket.create_connection((source.host, source.port), _PROBE_S) as probe:
+            # On loopback a connection to a closed port can meet itself: TCP calls that a simultaneous open.
+            return bool(probe.getsockname() != probe.getpeername())
     except OSError:
         return False
 
