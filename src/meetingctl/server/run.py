@@ -284,7 +284,7 @@ def serve_tunnel(settings: Settings, *, announce: Callable[[str], object] = sys.
     async def serve() -> None:
         stop = _stop_event()
         async with contextlib.AsyncExitStack() as stack:
-            client = FleetClient(settings.server_url, api_key=settings.api_key, timeout_s=settings.timeout_s)
+            client = FleetClient(settings.server_url, api_key=settings.api_key, timeout_s=min(10.0, settings.timeout_s))
             stack.callback(client.close)
             name = f"{socket.gethostname()}:{settings.tunnel_listen}"
             proxy = Proxy(settings=settings, directory=ApiDirectory(client), name=name)
