@@ -246,7 +246,7 @@ def test_small_answers_of_an_agent_with_nagle_are_quick(bed: Bed, start_agent: S
                 visitor.sendall(b"?")
                 read_exactly(visitor, 9)
                 times_s.append(time.perf_counter() - started_s)
-        assert statistics.median(times_s) < 0.02
+        assert statistics.median(times_s) < 0.035  # a delayed acknowledgement would cost 40 ms
 
 
 def test_frames_to_an_old_agent_are_small_and_it_is_kept_awake(make_bed: MakeBed, start_agent: StartAgent) -> None:
