@@ -361,12 +361,12 @@ def _forget(system: System, cache: MediaCache | None, config: DeviceConfig, name
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:
-    """Lift the groups of the facts to one level for the table: `space.free_bytes` becomes `space_free_bytes`."""
+    """Lift the groups of the facts to one level for people, without the times of the clock that nobody reads."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():
         if isinstance(value, dict):
             flat |= {f"{name}_{key}": item for key, item in value.items()}
-        else:
+        elif not name.endswith("_monotonic_s"):
             flat[name] = value
     return flat
 
