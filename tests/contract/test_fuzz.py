@@ -12,7 +12,7 @@ from planes import CODE, Fleet, MakeFleet
 from schemathesis.core.transport import Response
 
 DEVICE_KEY = "cam-1"
-EXAMPLES = 12
+EXAMPLES = 10
 
 
 def accepted(kind: str, response: Response, case: Any) -> None:

@@ -11,9 +11,11 @@ from planes import (  # noqa: F401 - pytest finds fixtures by name
     fleet,
     make_any_fleet,
     make_fleet,
+    make_postgres_fleet,
     migrated_file,
     migrated_postgres,
     postgres,
+    postgres_fleet,
     postgres_url,
     sqlite_url,
 )

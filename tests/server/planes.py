@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 
 from meetingctl.core.net import parse_port_range
 from meetingctl.core.settings import Settings
@@ -68,6 +69,10 @@ class LoopThread:
         self.loop.close()
 
 
+# Making the routes costs more than a test: a fleet takes over those of one that is closed.
+_spare_apis: list[FastAPI] = []
+
+
 class Fleet:
     """The whole application in this process, without sockets, on a migrated database."""
 
@@ -81,7 +86,8 @@ class Fleet:
         self.state.writer.start()
         self.write(lambda connection: fill_pool(connection, parse_port_range(self.settings.tunnel_ports)))
         self.directory = RegistryDirectory(self.state)
-        self.api = make_api(self.state, self.directory)
+        self.api = _spare_apis.pop() if _spare_apis else make_api(self.state, self.directory)
+        self.api.state.server, self.api.state.directory = self.state, self.directory
         self.app = Front(self.api, self.state)
         self._keys: dict[str, str] = {}
 
@@ -89,6 +95,7 @@ class Fleet:
         self.state.writer.close()
         self.database.close()
         self.loop.close()
+        _spare_apis.append(self.api)
 
     @property
     def admin(self) -> str:
@@ -339,6 +346,18 @@ def make_any_fleet(any_url: sa.URL, tmp_path: Path) -> Iterator[MakeFleet]:
     """Make fleets with chosen settings, on either engine."""
     with _making(any_url, tmp_path) as make:
         yield make
+
+
+@pytest.fixture
+def make_postgres_fleet(postgres_url: sa.URL, tmp_path: Path) -> Iterator[MakeFleet]:
+    """Make fleets with chosen settings, on PostgreSQL."""
+    with _making(postgres_url, tmp_path) as make:
+        yield make
+
+
+@pytest.fixture
+def postgres_fleet(make_postgres_fleet: MakeFleet) -> Fleet:
+    return make_postgres_fleet()
 
 
 @pytest.fixture

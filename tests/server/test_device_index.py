@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 
 import pytest
-import sqlalchemy as sa
 from planes import CODE, Fleet, MakeFleet
 
 from meetingctl.server.audit.chain import SYSTEM
@@ -83,10 +82,8 @@ def test_the_index_has_a_bound(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.real
-def test_another_process_sees_a_change_within_seconds(make_any_fleet: MakeFleet, any_url: sa.URL) -> None:
-    if any_url.get_backend_name() == "sqlite":
-        pytest.skip("one process per SQLite file")
-    one, two = make_any_fleet(), make_any_fleet()
+def test_another_process_sees_a_change_within_seconds(make_postgres_fleet: MakeFleet) -> None:
+    one, two = make_postgres_fleet(), make_postgres_fleet()
     one.device()
     assert two.call("POST", ONLINE, code=CODE).status_code == 200
     one.call("PUT", "/api/devices/cam-1/token-code", key=one.admin, json={"token_code": "444444"})

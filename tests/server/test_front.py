@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 import pytest
-from planes import CODE, Fleet, MakeFleet
+from planes import CODE, Fleet, MakeFleet, Postgres
 
 from meetingctl.server import front as front_module
+from meetingctl.server.app import make_api
 
 
 def shape_is_right(response) -> bool:
@@ -158,11 +159,13 @@ def test_a_bug_is_a_plain_500_and_a_logged_traceback(
     def broken() -> None:
         raise ZeroDivisionError("secret detail")
 
-    fleet.api.add_api_route("/api/broken", broken)
+    api = make_api(fleet.state, fleet.directory)  # of its own: the fixture's routes serve other tests too
+    api.add_api_route("/api/broken", broken)
+    app = front_module.Front(api, fleet.state)
     monkeypatch.setattr(fleet.state.heartbeats, "accept", broken)
     with caplog.at_level(logging.ERROR):
         for method, path in (("GET", "/api/broken"), ("POST", "/api/devices/cam-1/online")):
-            answer = fleet.call(method, path)
+            answer = fleet.call(method, path, app=app)
             assert (answer.status_code, answer.json()) == (500, {"error": "Internal error"})
             assert answer.headers["x-request-id"]
     assert len([record for record in caplog.records if record.exc_info]) >= 2
@@ -271,18 +274,15 @@ def test_health_names_mode_and_database(any_fleet: Fleet) -> None:
 
 
 @pytest.mark.real
-def test_health_is_503_when_the_database_is_gone(postgres, postgres_url, make_any_fleet, any_url) -> None:
-    if any_url.get_backend_name() == "sqlite":
-        pytest.skip("a file does not go away")
-    fleet = make_any_fleet()
-    assert fleet.call("GET", "/api/health").status_code == 200
-    postgres.execute(f"ALTER DATABASE {any_url.database} ALLOW_CONNECTIONS false")
-    kill = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{any_url.database}'"
-    postgres.execute(kill)
-    answer = fleet.call("GET", "/api/health")
+def test_health_is_503_while_the_database_is_gone(postgres: Postgres, postgres_fleet: Fleet) -> None:
+    name = postgres_fleet.url.database
+    assert postgres_fleet.call("GET", "/api/health").status_code == 200
+    postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    answer = postgres_fleet.call("GET", "/api/health")
     assert answer.status_code == 503
     assert shape_is_right(answer)
-    assert fleet.call("GET", "/api/devices", key="mk_some_key").status_code == 503
-    postgres.execute(f"ALTER DATABASE {any_url.database} ALLOW_CONNECTIONS true")
-    assert fleet.call("GET", "/api/health").status_code == 200
-    assert fleet.device("cam-9") == "cam-9", "the writer came back too"
+    assert postgres_fleet.call("GET", "/api/devices", key="mk_some_key").status_code == 503
+    postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert postgres_fleet.call("GET", "/api/health").status_code == 200
+    assert postgres_fleet.device("cam-9") == "cam-9", "the writer came back too"
