@@ -96,9 +96,9 @@ def reload_config(ctx: typer.Context, root: Root = "") -> None:
 
 
 def _print_pipeline(run: Invocation, root: str) -> None:
-    from meetingctl.device.stream.daemon import plan_stream
     from meetingctl.device.stream.gstreamer import load_gstreamer
     from meetingctl.device.stream.pipeline import pretty, shown_properties
+    from meetingctl.device.stream.stage import plan_stream
 
     loaded, _, _, spec = plan_stream(load_gstreamer(), open_system(run, root))
     properties = shown_properties(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -68,7 +69,8 @@ CASES = {
     "csi-microphone": _case(csi(sound=MICROPHONE)),
     "csi-overlay": _case(csi(), **_OVERLAY),
     "csi-scaled": _case(csi(), videoout_width=320, videoout_height=240),
-    "csi-libcamera": _case(csi(has_picamera2=False)),
+    "csi-overlay-libcamera": _case(csi(), csi_overlay_mode="libcamera", **_OVERLAY),
+    "csi-libcamera": _case(replace(csi(has_picamera2=False), tuning={"brightness": 0.1})),
     "rtsp": _case(SOFTWARE, stream_source_mode="rtsp", stream_source_url="rtsp://u:secret@10.0.0.9/a"),
     "rtsp-sound-udp": _case(
         Facts(origin=Origin(True, True)),

@@ -39,6 +39,7 @@ def plan(old: DeviceConfig, facts: Facts = SOFTWARE, **changes: Any) -> ReloadPl
         ({"rtsp_realm": "Shop"}, ("login",)),
         ({"rtsp_protocols": ("tcp",)}, ("transports",)),
         ({"rtsp_protocols": ("tcp", "udp")}, ()),
+        ({"rtsp_protocols": ("tcp", "udp-mcast")}, ("transports", "swap")),
         ({"rtsp_port": 8555}, ("rebind",)),
         ({"rtsp_path": "other"}, ("swap",)),
         ({"videoin_width": 320}, ("swap",)),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 
@@ -67,6 +68,7 @@ class Facts:
     """The machine: cameras, sound, elements of GStreamer and encoders that passed their trial, best first.
 
     `sound_device` is an ALSA name that could be opened, `pulse`, or empty. `origin` is None until it is known.
+    `tuning` are stored controls of a CSI camera as properties of libcamerasrc.
     """
 
     usb: UsbCamera | None = None
@@ -76,3 +78,4 @@ class Facts:
     encoders: tuple[str, ...] = ()
     elements: frozenset[str] = frozenset()
     origin: Origin | None = None
+    tuning: Mapping[str, int | float | bool] = field(default_factory=dict)

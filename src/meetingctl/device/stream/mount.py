@@ -28,6 +28,7 @@ class Flow:
         self.media = media
         self.started_s = now_s
         self.last_buffer_s = now_s
+        self.has_failed = False
         self.frames = 0
         self.bytes = 0
 
@@ -146,8 +147,10 @@ class Mount:
 
     def _failed(self, _bus: Any, message: Any, key: int) -> None:
         flow = self.flows.get(key)
-        if flow is None:
+        if flow is None or flow.has_failed:
             return
+        # Elements upstream complain too once one has failed; the first one is the culprit.
+        flow.has_failed = True
         error, _ = message.parse_error()
         age_s = time.monotonic() - flow.started_s
         name = message.src.get_name() if message.src is not None else ""

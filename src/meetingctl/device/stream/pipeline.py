@@ -139,7 +139,7 @@ def _build_video(config: DeviceConfig, facts: Facts, source: Source) -> LaunchSp
         return LaunchSpec(launch, properties, source, captured, captured)
     if source.kind == "csi":
         return _build_csi(config, facts, source, captured)
-    launch, properties = _capture(config, source)
+    launch, properties = _capture(config, facts, source)
     if source.is_passthrough:
         return LaunchSpec(f"{launch} ! {_PARSE} ! {_PAY}", properties, source, captured, captured)
     # The size of a web camera or a screen is known only when it runs: these always go through the scaler.
@@ -157,16 +157,16 @@ def _build_csi(config: DeviceConfig, facts: Facts, source: Source, captured: Pic
     pay = f"{_PAY} timestamp-offset=0 seqnum-offset=0"
     sent = sent_picture(config)
     if sent == captured and not (config.video_overlay_enable and config.csi_overlay_mode == "software"):
-        notes = _libcamera_overlay_notes(config)
+        notes = _undrawn_notes(config)
         return LaunchSpec(f"{launch} ! {_PARSE} ! {pay}", {}, source, captured, captured, notes=notes)
     decoded = f"{launch} ! h264parse ! {_decoder(facts)}"
     spec = _encode(config, facts, source, decoded, {}, must_scale=sent != captured)
     return replace(spec, launch=spec.launch.replace(_PAY, pay))
 
 
-def _libcamera_overlay_notes(config: DeviceConfig) -> tuple[str, ...]:
-    if config.video_overlay_enable and config.video_overlay_show_datetime:
-        return ("CSI_OVERLAY_MODE=libcamera draws no date",)
+def _undrawn_notes(config: DeviceConfig) -> tuple[str, ...]:
+    if config.video_overlay_enable:
+        return ("CSI_OVERLAY_MODE=libcamera: no text is drawn; software draws it, and costs a second encoding",)
     return ()
 
 
@@ -199,7 +199,7 @@ def _encode(
     return LaunchSpec(launch, all_properties, source, captured, sent, element)
 
 
-def _capture(config: DeviceConfig, source: Source) -> tuple[str, Properties]:
+def _capture(config: DeviceConfig, facts: Facts, source: Source) -> tuple[str, Properties]:
     """Return the start of a pipeline that delivers raw pictures, or H264 for a camera that does."""
     mode = source.mode
     size = f"width={mode.width_px},height={mode.height_px},framerate={_fraction(mode.fps)}"
@@ -215,8 +215,11 @@ def _capture(config: DeviceConfig, source: Source) -> tuple[str, Properties]:
                 "camera": {"device": source.device}
             }
         case "libcamera":
-            camera = {"camera": {"camera-name": source.device}} if source.device else {}
-            return f"libcamerasrc name=camera ! video/x-raw,format=NV12,{size} ! queue", camera
+            camera: dict[str, Value] = {"camera-name": source.device} if source.device else {}
+            return (
+                f"libcamerasrc name=camera ! video/x-raw,format=NV12,{size} ! queue",
+                {"camera": {**facts.tuning, **camera}},
+            )
         case "mjpeg":
             return (
                 "souphttpsrc name=origin is-live=true do-timestamp=true timeout=5 retries=0"

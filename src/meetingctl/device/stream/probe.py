@@ -13,6 +13,7 @@ from meetingctl.core.layout import BOOT_ID_FILE, ENCODER_TRIAL_JSON
 from meetingctl.device.config import DeviceConfig
 from meetingctl.device.rtsp import Media, describe, parse_url
 from meetingctl.device.stream import detect
+from meetingctl.device.stream.csi import libcamera_properties, read_tuning
 from meetingctl.device.stream.encoders import (
     AAC_ORDER,
     H264_DECODERS,
@@ -51,7 +52,8 @@ def read_cameras(system: System, config: DeviceConfig, facts: Facts) -> Facts:
     if config.camera_type == "csi" or (config.camera_type == "auto" and (usb is None or config.csi_enable == "yes")):
         csi = find_csi_camera(system)
     has_picamera2 = importlib.util.find_spec("picamera2") is not None
-    return replace(facts, usb=usb, csi=csi, has_picamera2=has_picamera2)
+    tuning = libcamera_properties(read_tuning(system)) if csi is not None else {}
+    return replace(facts, usb=usb, csi=csi, has_picamera2=has_picamera2, tuning=tuning)
 
 
 def find_usb_camera(system: System, wanted: str) -> UsbCamera | None:

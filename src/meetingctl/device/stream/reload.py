@@ -84,4 +84,5 @@ def _login(config: DeviceConfig) -> tuple[object, ...]:
 
 
 def _pool(config: DeviceConfig) -> tuple[object, ...]:
-    return config.rtsp_multicast_base, config.rtsp_multicast_port_min, config.rtsp_multicast_port_max
+    is_offered = "udp-mcast" in config.rtsp_protocols
+    return is_offered, config.rtsp_multicast_base, config.rtsp_multicast_port_min, config.rtsp_multicast_port_max

@@ -29,6 +29,7 @@ _HLS_IDLE_S = 30.0
 _HLS_FILE = re.compile(r"live\.m3u8|segment\d{5}\.ts")
 # A reader comes in the middle of the video: without a keyframe first, the decoder shows grey pictures.
 _READ = "rtspsrc name=origin protocols=tcp latency=0 tcp-timeout=5000000 timeout=5000000"
+_VIDEO = "origin. ! application/x-rtp,media=video ! rtph264depay wait-for-keyframe=true ! h264parse"
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Snapshot:
             raise missing_element_error("avdec_h264")
         gst = self._gst.Gst
         pipeline = gst.parse_launch(
-            f"{_READ} origin. ! application/x-rtp,media=video ! rtph264depay wait-for-keyframe=true ! h264parse ! {decoder}"
+            f"{_READ} {_VIDEO} ! {decoder}"
             " ! videoconvert ! jpegenc quality=85 ! appsink name=picture max-buffers=1 drop=true sync=false"
         )
         pipeline.get_by_name("origin").set_property("location", self._url())
@@ -122,8 +123,7 @@ class Hls:
             raise missing_element_error("hlssink2")
         self._folder.mkdir(parents=True, exist_ok=True)
         launch = (
-            f"{_READ} origin. ! application/x-rtp,media=video ! rtph264depay wait-for-keyframe=true ! h264parse ! queue ! hls.video"
-            " hlssink2 name=hls target-duration=2 playlist-length=4 max-files=8"
+            f"{_READ} {_VIDEO} ! queue ! hls.video hlssink2 name=hls target-duration=2 playlist-length=4 max-files=8"
         )
         if self._has_sound():
             launch += " origin. ! application/x-rtp,media=audio ! rtpmp4gdepay ! aacparse ! queue ! hls.audio"
