@@ -28,7 +28,7 @@ from meetingctl.device.system import System
 
 _TOOL_TIMEOUT_S = 5.0
 _CSI_TIMEOUT_S = 10.0  # libcamera wakes the sensor
-_TRIAL_TIMEOUT_S = 5.0
+_TRIAL_TIMEOUT_S = 10.0  # the first start after an installation also looks at every plugin
 _MOST_NODES = 40
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 def read_facts(system: System, gst: Gstreamer, config: DeviceConfig) -> Facts:
     """Collect what the pipeline of this configuration depends on, and nothing else."""
     elements = present_elements(gst, (*AAC_ORDER, *H264_DECODERS, *H264_ORDER, "libcamerasrc"))
-    facts = Facts(elements=elements, encoders=find_encoders(system, elements))
+    facts = Facts(elements=elements, encoders=find_encoders(system, elements, gst.GLib.get_user_cache_dir()))
     if config.stream_source_mode == "camera":
         facts = read_cameras(system, config, facts)
     if config.stream_source_mode == "rtsp":
@@ -123,30 +123,33 @@ def origin_of(media: Sequence[Media]) -> Origin:
     return Origin(("video", "H264") in codecs, ("audio", "MPEG4-GENERIC") in codecs)
 
 
-def find_encoders(system: System, elements: frozenset[str]) -> tuple[str, ...]:
+def find_encoders(system: System, elements: frozenset[str], cache_dir: str) -> tuple[str, ...]:
     """Return the encoders that pass a trial, best first; the hardware only where a driver says that it encodes.
 
     A trial runs in its own process, because a broken driver may hang or crash it. Results count until the next boot.
+    `cache_dir` is where GStreamer keeps its list of plugins.
     """
     boot_id = _boot_id(system)
     known = _read_trials(system, boot_id)
     trials = dict(known)
     for element in H264_ORDER:
         if element in elements and element not in trials:
-            trials[element] = (element not in HARDWARE or has_hardware_encoder(system)) and try_encoder(system, element)
+            may_work = element not in HARDWARE or has_hardware_encoder(system)
+            trials[element] = may_work and try_encoder(system, element, cache_dir)
     if trials != known:
         _write_trials(system, boot_id, trials)
     return tuple(element for element in H264_ORDER if element in elements and trials.get(element))
 
 
-def try_encoder(system: System, element: str) -> bool:
+def try_encoder(system: System, element: str, cache_dir: str) -> bool:
     """Encode a second of a test picture and look whether anything comes out."""
     encoding = encode_h264(element, EncoderSettings(1000, 15))
     words = (
         "videotestsrc num-buffers=15 ! video/x-raw,format=I420,width=640,height=480,framerate=15/1"
         f" ! {encoding.launch} ! h264parse ! fdsink fd=1"
     ).split()
-    ran = system.run("gst-launch-1.0", "-q", *(word.replace('"', "") for word in words), timeout_s=_TRIAL_TIMEOUT_S)
+    program = ("env", f"XDG_CACHE_HOME={cache_dir}", "gst-launch-1.0", "-q")
+    ran = system.run(*program, *(word.replace('"', "") for word in words), timeout_s=_TRIAL_TIMEOUT_S)
     if ran.code == 127:
         log.warning("gst-launch-1.0 is missing", extra={"hint": "sudo apt-get install -y gstreamer1.0-tools"})
         return element not in HARDWARE
