@@ -6,8 +6,11 @@ import pytest
 import sqlalchemy as sa
 from planes import CODE, Fleet
 
+from meetingctl.core.clock import now_ms
 from meetingctl.server.audit.chain import SYSTEM, append, redacted, verify
 from meetingctl.server.db.schema import audit
+from meetingctl.server.tunnels.directory import AGENT_REFUSED
+from meetingctl.tunnel.directory import Event, Report
 
 
 def verified(fleet: Fleet) -> dict:
@@ -110,3 +113,23 @@ def test_secrets_become_fingerprints() -> None:
     assert shown["ap_password"].startswith("sha256:")
     assert shown["http_pw_low"] == "***"
     assert (shown["note"], shown["token_count"]) == ("n", 5)
+
+
+def test_an_administrator_who_asks_for_no_secrets_reveals_none(fleet: Fleet) -> None:
+    fleet.device()
+    plain = fleet.call("GET", "/api/devices/cam-1?secrets=0", key=fleet.admin).json()
+    assert not {"token_code", "ap_password", "http_pw_low"} & plain.keys()
+    assert not fleet.rows(audit.select().where(audit.c.action == "device.reveal"))
+    assert fleet.call("GET", "/api/devices/cam-1", key=fleet.admin).json()["token_code"] == CODE
+    assert len(fleet.rows(audit.select().where(audit.c.action == "device.reveal"))) == 1
+
+
+def test_a_refused_agent_is_recorded_whether_the_device_exists_or_not(fleet: Fleet) -> None:
+    fleet.device()
+    events = tuple(Event(now_ms(), key, AGENT_REFUSED, "203.0.113.5") for key in ("cam-1", "nope"))
+    fleet.loop.run(fleet.directory.sync(Report("p", events=events)))
+    refused = fleet.rows(audit.select().where(audit.c.action == "credential.refuse"))
+    assert [(row["object"], row["peer"]) for row in refused] == [
+        ("device:cam-1", "203.0.113.5"),
+        ("device:nope", "203.0.113.5"),
+    ]

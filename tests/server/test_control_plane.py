@@ -18,7 +18,7 @@ import httpx
 import pytest
 from planes import CODE, Live, wait_for
 
-from meetingctl.core.errors import Busy, ConfigError
+from meetingctl.core.errors import ConfigError, Conflict
 from meetingctl.core.secret import Secret
 from meetingctl.core.settings import Settings
 from meetingctl.server.run import bind_listener, check_mode
@@ -72,7 +72,7 @@ def test_a_weak_bootstrap_token_is_refused(tmp_path: Path, weak: str) -> None:
 
 def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     with Live(tmp_path):
-        with pytest.raises(Busy, match="another server uses") as caught:
+        with pytest.raises(Conflict, match="another server uses") as caught:
             Live(tmp_path)
         assert "--data" in caught.value.hint
     with Live(tmp_path):
@@ -84,7 +84,7 @@ def test_a_busy_port_is_named_with_the_option_to_change_it(tmp_path: Path) -> No
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(Busy, match=f"port {port} on 127.0.0.1 is taken") as caught:
+        with pytest.raises(Conflict, match=f"port {port} on 127.0.0.1 is taken") as caught:
             Live(tmp_path, api_listen=f"127.0.0.1:{port}")
         assert "--listen" in caught.value.hint
     with Live(tmp_path, api_listen=f"127.0.0.1:{port}"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import threading
 from pathlib import Path
 
@@ -124,3 +125,13 @@ def test_the_writer_keeps_every_commit_and_readers_never_write(migrated_file: Pa
     with pytest.raises(ConfigError), database.read() as connection:
         connection.exec_driver_sql("DELETE FROM devices")
     database.close()
+
+
+def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    database = open_database(database_url("", tmp_path))
+    try:
+        migrate(database)
+    finally:
+        database.close()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("meetingctl.db*")} == {0o600}

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import uvicorn
 
-from meetingctl.core.errors import Busy, ConfigError
+from meetingctl.core.errors import ConfigError, Conflict
 from meetingctl.core.net import is_loopback, join_endpoint, parse_endpoint, parse_port_range
 from meetingctl.core.settings import Settings
 from meetingctl.server.app import make_app
@@ -63,7 +63,7 @@ class ControlPlane:
         return self._proxy.address if self._proxy is not None else ("", 0)
 
     async def start(self) -> None:
-        """Bring everything up. Raises: ConfigError, Busy with the port or folder that is taken."""
+        """Bring everything up. Raises: ConfigError, Conflict with the port or folder that is taken."""
         check_mode(self._settings)
         try:
             await self._start()
@@ -119,7 +119,10 @@ class ControlPlane:
         from meetingctl.tunnel.proxy import Proxy
 
         proxy = Proxy(settings=self._settings, directory=directory, name="embedded")
-        await proxy.start()
+        try:
+            await proxy.start()
+        except ConfigError as exc:
+            raise ConfigError(exc.message, hint="choose another address with --tunnel-listen") from exc
         self._stack.push_async_callback(proxy.close)
         state.metrics.watch_tunnels(proxy.counters)
         self._proxy = proxy
@@ -136,7 +139,7 @@ def check_mode(settings: Settings) -> None:
 
 
 def bind_listener(endpoint: str) -> socket.socket:
-    """Bind and listen. Raises: Busy when the port is taken, ConfigError when the address is not ours."""
+    """Bind and listen. Raises: Conflict when the port is taken, ConfigError when the address is not ours."""
     host, port = parse_endpoint(endpoint)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -147,7 +150,7 @@ def bind_listener(endpoint: str) -> socket.socket:
     except OSError as exc:
         listener.close()
         if exc.errno in (98, 48):
-            raise Busy(
+            raise Conflict(
                 f"port {port} on {host} is taken",
                 hint="choose another with --listen HOST:PORT (--api-listen in `serve all`)",
             ) from exc
@@ -166,7 +169,7 @@ def _make_private(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _only_one(data_dir: Path) -> Iterator[IO[str]]:
-    """Hold the lock of a data directory. Raises: Busy when another server holds it."""
+    """Hold the lock of a data directory. Raises: Conflict when another server holds it."""
     try:
         file = (data_dir / "server.lock").open("w")
     except OSError as exc:
@@ -177,7 +180,9 @@ def _only_one(data_dir: Path) -> Iterator[IO[str]]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
-            raise Busy(f"another server uses {data_dir}", hint="stop it, or choose another folder with --data") from exc
+            raise Conflict(
+                f"another server uses {data_dir}", hint="stop it, or choose another folder with --data"
+            ) from exc
         yield file
 
 

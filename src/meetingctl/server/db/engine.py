@@ -71,11 +71,7 @@ def open_database(url: sa.URL, *, readers: int = 16) -> Database:
 
 
 def _open_sqlite(url: sa.URL, readers: int) -> Database:
-    folder = Path(str(url.database)).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise ConfigError(f"cannot make {folder}: {exc.strerror}", hint="choose another folder with --data") from exc
+    _make_private_file(Path(str(url.database)))
     arguments = {"check_same_thread": False, "timeout": _SQLITE_TIMEOUT_MS / 1000}
     writing = sa.create_engine(url, connect_args=arguments, pool_size=1, max_overflow=1)
     reading = sa.create_engine(url, connect_args=arguments, pool_size=readers, max_overflow=readers)
@@ -83,6 +79,17 @@ def _open_sqlite(url: sa.URL, readers: int) -> Database:
     sa.event.listen(writing, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     sa.event.listen(reading, "connect", _prepare_sqlite_reader)
     return Database(writing, reading)
+
+
+def _make_private_file(path: Path) -> None:
+    """Create the file readable by its owner only; SQLite gives its log and index the same mode."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+    except OSError as exc:
+        hint = "choose another folder with --data"
+        raise ConfigError(f"cannot make {path}: {exc.strerror}", hint=hint) from exc
 
 
 def _prepare_sqlite_writer(raw: Any, _record: object) -> None:

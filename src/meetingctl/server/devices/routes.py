@@ -183,16 +183,19 @@ def list_devices(request: Request, principal: Viewer) -> Response:
     return Response(msgspec.json.encode(page), media_type="application/json")
 
 
-@router.get("/api/devices/{device_key}", **describe(DeviceReply, 404))
+_SECRETS = {"secrets": {"type": "integer", "enum": [0, 1], "default": 1}}
+
+
+@router.get("/api/devices/{device_key}", **describe(DeviceReply, 404, query=_SECRETS))
 def get_device(request: Request, device_key: str, principal: Reader) -> dict[str, Any]:
-    """Show a device."""
+    """Show a device. An administrator sees its secrets, which is audited; `?secrets=0` asks for none."""
     server = server_of(request)
     with server.database.read() as connection:
         row = store.get_device(connection, device_key)
     shown = device_object(row, now_ms(), server.settings.heartbeat_timeout_s)
     if principal.kind == "device":
         return shown | secret_fields(row, admin=False)
-    if principal.has_role(Role.ADMIN):
+    if principal.has_role(Role.ADMIN) and query_int(request, "secrets", 1, 0, 1):
         actor = actor_of(request, principal)
         server.writer.run(lambda c: append(c, actor, "device.reveal", f"device:{device_key}"))
         return shown | secret_fields(row, admin=True)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
 from meetingctl.core.secret import same_secret
+from meetingctl.server.audit.chain import Actor, append
 from meetingctl.server.db.schema import connection_logs, devices, tunnel_agents, tunnel_visits
 from meetingctl.server.state import ServerState
 from meetingctl.server.tunnels.ports import list_tunnels_and_afterlife
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # A proxy that says nothing for so long has lost its agents.
 SILENT_MS = 60_000
+AGENT_REFUSED = "agent refused"  # the event of a refused handshake, with the address as its detail
 _REFRESH_MS = 15_000
 _CHUNK = 500
 
@@ -130,6 +132,10 @@ def _store_report(
         if (device_id := ids.get(agent.device_key)) is not None:
             _store_agent(connection, report.proxy, device_id, agent)
     _insert(connection, tunnel_visits, [_visit_row(ids[v.device_key], v) for v in report.visits if v.device_key in ids])
+    for event in report.events:
+        if event.kind == AGENT_REFUSED:
+            actor = Actor("anonymous", event.detail, "")
+            append(connection, actor, "credential.refuse", f"device:{event.device_key}", result="refused")
     _insert(connection, connection_logs, [_log_row(ids[e.device_key], e) for e in report.events if e.device_key in ids])
 
 
