@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,13 @@ def test_a_sound_card_that_does_not_open_does_not_take_the_video_along(gstreamer
         assert "sound card lost" in stream.log_text()
 
 
+def test_a_viewer_who_comes_when_the_last_one_leaves_is_served(plain_stream: Stream) -> None:
+    for _ in range(10):
+        with RawViewer(int(plain_stream.keys["RTSP_PORT"])) as only:
+            only.play()
+            only.wait_keyframe()
+
+
 def test_viewers_that_come_and_go_leave_nothing_behind(plain_stream: Stream) -> None:
     port = int(plain_stream.keys["RTSP_PORT"])
 
@@ -116,8 +124,12 @@ def test_a_viewer_over_udp_that_is_killed_is_forgotten(plain_stream: Stream, tmp
 
 def test_figures_while_somebody_watches(plain_stream: Stream, tmp_path: Path) -> None:
     with viewer(plain_stream.url(), tmp_path / "out.ts"):
-        status = wait_until(lambda: (s := plain_stream.status())["fps"] > 5 and s, "frames are counted")
-        assert status["clients"] == 1
+
+        def counted() -> dict[str, Any] | None:
+            status = plain_stream.status()
+            return status if status["fps"] > 5 and status["clients"] == 1 else None
+
+        status = wait_until(counted, "the viewer and his frames are counted")
         assert status["state"] == "live"
         assert status["bitrate_bps"] > 10_000
         assert status["last_buffer_age_s"] < 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from functools import cache
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 # Viewers who join together share a keyframe; one who comes within this time gets his when it is over.
 KEYFRAME_PAUSE_MS = 100
 
+_ENDING_TIMEOUT_S = 3.0
+
 # Called from a thread of GStreamer: the mount, the media that failed, name of the failing element, seconds it had run.
 OnError = Callable[["Mount", Any, str, float], None]
 
@@ -28,6 +31,7 @@ class Flow:
         self.media = media
         self.started_s = now_s
         self.last_buffer_s = now_s
+        self.is_prepared = False
         self.has_failed = False
         self.frames = 0
         self.bytes = 0
@@ -76,6 +80,7 @@ class Mount:
         self._gst = gst
         self.feeder = feeder
         self._on_error = on_error
+        self._ended = threading.Condition()
         self._keyframe_after_s = 0.0
         self._keyframe_timer = 0
         self.factory = self._make_factory(pool)
@@ -84,6 +89,7 @@ class Mount:
         server = self._gst.GstRtspServer
         transports = self._gst.GstRtsp.RTSPLowerTrans
         factory = _factory_class(self._gst)()
+        factory.before_lookup = self._wait_for_endings
         factory.set_launch(self.spec.launch)
         factory.set_shared(True)
         factory.set_suspend_mode(server.RTSPSuspendMode.NONE)
@@ -108,8 +114,9 @@ class Mount:
         self._watch_bus(element, flow)
         self.flows[id(flow)] = flow
         self.media_started += 1
-        media.connect("prepared", self._guard_tracks)
-        media.connect("unprepared", self._unprepared, id(flow))
+        media.connect("prepared", self._prepared, flow)
+        # After the factory's own handler, which forgets the media.
+        media.connect_after("unprepared", self._unprepared, id(flow))
         if self.feeder is not None:
             self.feeder.start(element.get_by_name("camera"))
         log.info("media started", extra={"path": self.path, "pipeline": self.spec.describe()})
@@ -122,6 +129,10 @@ class Mount:
             return gst.PadProbeReturn.OK
 
         element.get_by_name("pay0").get_static_pad("sink").add_probe(gst.PadProbeType.BUFFER, count)
+
+    def _prepared(self, media: Any, flow: Flow) -> None:
+        flow.is_prepared = True
+        self._guard_tracks(media)
 
     def _guard_tracks(self, media: Any) -> None:
         """Let viewers take one track only.
@@ -163,7 +174,19 @@ class Mount:
             return
         if self.feeder is not None:
             self.feeder.stop(media.get_element().get_by_name("camera"))
+        with self._ended:
+            self._ended.notify_all()
         log.info("media stopped", extra={"path": self.path})
+
+    def _wait_for_endings(self) -> None:
+        """Hold a viewer who comes while the media of the last one ends: he would get 503, or find the camera busy."""
+        with self._ended:
+            self._ended.wait_for(lambda: not any(map(self._is_ending, self.running())), _ENDING_TIMEOUT_S)
+
+    def _is_ending(self, flow: Flow) -> bool:
+        status = self._gst.GstRtspServer.RTSPMediaStatus
+        # Before it is prepared, the question would wait for the answer.
+        return flow.is_prepared and flow.media.get_status() in {status.UNPREPARING, status.UNPREPARED, status.ERROR}
 
     # The main loop.
 
@@ -217,7 +240,10 @@ def _factory_class(gst: Gstreamer) -> Any:
     class SharedFactory(gst.GstRtspServer.RTSPMediaFactory):  # type: ignore[misc, name-defined]  # bindings are Any
         """The usual key of a shared media holds the port: two listeners would open the camera twice."""
 
+        before_lookup: Callable[[], None]
+
         def do_gen_key(self, _url: Any) -> str:
+            self.before_lookup()
             return "shared"
 
     return SharedFactory
