@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json as json_codec
 import logging
+import math
 import random
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -22,8 +24,9 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from meetingctl import __version__
-from meetingctl.core.errors import Busy, InvalidInput, MeetingctlError, Unreachable, error_for_status
+from meetingctl.core.errors import Busy, InvalidInput, MeetingctlError, Unreachable
 from meetingctl.core.net import is_loopback
+from meetingctl.core.refusal import explain_refusal, lower_first
 from meetingctl.core.secret import Secret
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,7 @@ BACKOFF_CAP_S = 2.0
 RETRY_AFTER_CAP_S = 10.0
 REPLY_CAP_BYTES = 64 * 1024 * 1024
 PAGE_ROWS = 100
+AUDIT_PAGE_ROWS = 1000
 
 _JITTER = random.SystemRandom()
 
@@ -149,7 +153,7 @@ class FleetClient:
 
     def whoami(self) -> JsonObject:
         """Return `{principal, kind, role, name, expires_at, mode}` of the presented credential."""
-        return _object(self.request("GET", "/api/whoami"), "/api/whoami")
+        return _object(self.request("GET", "/api/whoami", subject=self.base_url), "/api/whoami")
 
     # Devices.
 
@@ -159,16 +163,19 @@ class FleetClient:
         while limit is None or offset < limit:
             rows = PAGE_ROWS if limit is None else min(PAGE_ROWS, limit - offset)
             params = {"limit": rows, "offset": offset} | ({"prefix": prefix} if prefix else {})
-            page = _object(self.request("GET", "/api/devices", params=params), "/api/devices")
+            page = _object(self.request("GET", "/api/devices", params=params, subject="devices"), "/api/devices")
             devices = _objects(page, "devices", "/api/devices")
             yield from devices
             offset += len(devices)
             if not devices or offset >= int(page.get("total") or 0):
                 return
 
-    def get_device(self, key: str) -> JsonObject:
-        """Return one device; secrets only for an administrator. Raises: NotFound."""
-        return self._device_call("GET", key, "")
+    def get_device(self, key: str, *, secrets: bool = False) -> JsonObject:
+        """Return one device. `secrets` asks for them too: only an administrator gets them, and it is audited.
+
+        Raises: NotFound.
+        """
+        return self._device_call("GET", key, "", params={"secrets": int(secrets)})
 
     def create_device(
         self, key: str, *, token_code: Secret, device_type: str, distribution: str, product_serial: str | None = None
@@ -189,11 +196,13 @@ class FleetClient:
     def generate_device(self) -> JsonObject:
         """Create a device with a made key; the reply holds its secrets once."""
         path = "/api/devices/generate-and-register"
-        return _object(self.request("POST", path, json={}), path)
+        return _object(self.request("POST", path, json={}, subject="new device"), path)
 
     def generate_key(self) -> JsonObject:
         """Return a made `devicekey` and `token_code`; nothing is stored."""
-        return _object(self.request("GET", "/api/devices/generate-key"), "/api/devices/generate-key")
+        return _object(
+            self.request("GET", "/api/devices/generate-key", subject="new device"), "/api/devices/generate-key"
+        )
 
     def delete_device(self, key: str) -> JsonObject:
         """Delete a device with its tunnels, keys and logs. Raises: NotFound."""
@@ -270,7 +279,7 @@ class FleetClient:
 
     def list_tunnels(self) -> list[JsonObject]:
         """Return the open tunnels."""
-        return _objects(self.request("GET", "/api/tunnels"), "tunnels", "/api/tunnels")
+        return _objects(self.request("GET", "/api/tunnels", subject="tunnels"), "tunnels", "/api/tunnels")
 
     def get_tunnel(self, port: int) -> JsonObject:
         """Return one tunnel with its live figures. Raises: NotFound."""
@@ -285,25 +294,26 @@ class FleetClient:
     def close_all_tunnels(self) -> int:
         """Close every tunnel and return how many there were."""
         path = "/api/tunnels/close-all"
-        return int(_object(self.request("POST", path, json={}), path).get("closed") or 0)
+        return int(_object(self.request("POST", path, json={}, subject="tunnels"), path).get("closed") or 0)
 
     def tunnel_stats(self, key: str | None = None) -> JsonObject:
         """Return `{stats: [...], agents: [...]}`, of one device or of all."""
         path = "/api/tunnels/stats"
-        return _object(self.request("GET", path, params={"device_key": key} if key else None, subject=key), path)
+        params = {"device_key": key} if key else None
+        return _object(self.request("GET", path, params=params, subject=key or "tunnels"), path)
 
     # API keys.
 
     def list_keys(self) -> list[JsonObject]:
         """Return the API keys without their secrets."""
-        return _objects(self.request("GET", "/api/keys"), "keys", "/api/keys")
+        return _objects(self.request("GET", "/api/keys", subject="API keys"), "keys", "/api/keys")
 
     def create_key(self, name: str, *, role: str, expires_in_s: float | None = None) -> JsonObject:
         """Create an API key; `key` in the reply is the secret, shown once."""
         body: JsonObject = {"name": name, "role": role}
         if expires_in_s is not None:
             body["expires_in_s"] = int(expires_in_s)
-        return _object(self.request("POST", "/api/keys", json=body, subject=name), "/api/keys")
+        return _object(self.request("POST", "/api/keys", json=body, subject=f"key {name}"), "/api/keys")
 
     def revoke_key(self, key_id: str) -> JsonObject:
         """Revoke an API key at once. Raises: NotFound."""
@@ -313,16 +323,16 @@ class FleetClient:
     # Audit.
 
     def list_audit(
-        self, *, limit: int = PAGE_ROWS, before: int | str | None = None, subject: str | None = None
+        self, *, limit: int | None = PAGE_ROWS, before: int | str | None = None, subject: str | None = None
     ) -> Iterator[JsonObject]:
-        """Yield audit records, newest first, at most `limit`; `subject` filters on the object."""
-        left = limit
+        """Yield audit records, newest first, at most `limit` (None: all); `subject` filters on the object."""
+        left = math.inf if limit is None else limit
         while left > 0:
-            params: JsonObject = {"limit": min(left, PAGE_ROWS)}
+            params: JsonObject = {"limit": int(min(left, AUDIT_PAGE_ROWS))}
             params |= {"before": before} if before is not None else {}
             params |= {"object": subject} if subject else {}
-            page = _object(self.request("GET", "/api/audit", params=params), "/api/audit")
-            records = _objects(page, "records", "/api/audit")[:left]
+            page = _object(self.request("GET", "/api/audit", params=params, subject="audit log"), "/api/audit")
+            records = _objects(page, "records", "/api/audit")[: params["limit"]]
             yield from records
             left -= len(records)
             before = page.get("next")
@@ -331,13 +341,21 @@ class FleetClient:
 
     def verify_audit(self) -> JsonObject:
         """Have the server check the hash chain: `{ok, records, first_bad}`."""
-        return _object(self.request("GET", "/api/audit/verify"), "/api/audit/verify")
+        return _object(self.request("GET", "/api/audit/verify", subject="audit log"), "/api/audit/verify")
 
     # The round trip.
 
-    def _device_call(self, method: str, key: str, tail: str, body: JsonObject | None = None) -> JsonObject:
+    def _device_call(
+        self,
+        method: str,
+        key: str,
+        tail: str,
+        body: JsonObject | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+    ) -> JsonObject:
         path = f"/api/devices/{quote(key, safe='')}{tail}"
-        return _object(self.request(method, path, json=body, subject=key), path)
+        return _object(self.request(method, path, params=params, json=body, subject=key), path)
 
     def _send_with_retries(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any) -> _Reply:
         deadline_s = time.monotonic() + self._timeout_s
@@ -380,21 +398,23 @@ class FleetClient:
         if isinstance(error, httpx.TimeoutException):
             message = f"no answer from {self.base_url} within {self._timeout_s:g} s"
         else:
-            reason = str(error).strip() or type(error).__name__
-            message = f"cannot reach {self.base_url}: {reason}"
+            message = f"cannot reach {self.base_url}: {_reason(error)}"
         raise Unreachable(message, hint=hint) from error
 
     def _raise_for(self, reply: _Reply, subject: str | None, method: str, path: str) -> NoReturn:
         text, hint = _error_text(reply)
-        message = text or f"{method} {self.base_url}{path} answered {reply.status}"
-        if subject is not None:
-            message = f"{subject}: {_lower_first(message)}"
-        error = error_for_status(reply.status, message, hint=hint or _hint_for(reply.status, path))
+        text = text or f"{method} {self.base_url}{path} answered {reply.status}"
+        error = explain_refusal(reply.status, text, subject=subject, role=_needed_role(reply.headers), hint=hint)
         if isinstance(error, Busy):
             error.retry_after_s = round(_retry_after_s(reply.headers) or 1)
-            if hint is None:
-                error.hint = f"try again in {error.retry_after_s} s"
+            error.hint = error.hint or f"try again in {error.retry_after_s} s"
         raise error
+
+
+def _reason(error: Exception) -> str:
+    """Return what the system said, without its number and its module."""
+    text = re.sub(r"^\[(Errno -?\d+|SSL[^\]]*)\] | \(_ssl\.c:\d+\)", "", str(error).strip())
+    return lower_first(text) or type(error).__name__
 
 
 def choose_wait_s(attempt: int, retry_after_s: float | None) -> float:
@@ -430,19 +450,10 @@ def _error_text(reply: _Reply) -> tuple[str | None, str | None]:
     return text, hint if isinstance(hint, str) and hint else None
 
 
-def _hint_for(status: int, path: str) -> str | None:
-    if status == 401:
-        return "meetingctl login"
-    if status == 403:
-        return "meetingctl whoami"
-    if status == 404:
-        return "meetingctl tunnel list" if path.startswith("/api/tunnels") else "meetingctl fleet list"
-    return None
-
-
-def _lower_first(text: str) -> str:
-    """Lower the first letter of a sentence, but not of an abbreviation."""
-    return text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
+def _needed_role(headers: httpx.Headers) -> str | None:
+    """Find the least role that may do it, which a refusal names as its scope (RFC 6750, section 3)."""
+    found = re.search(r'\bscope="([a-z]{1,20})"', headers.get("www-authenticate", "")[:200])
+    return found[1] if found else None
 
 
 def _object(reply: Any, path: str) -> JsonObject:

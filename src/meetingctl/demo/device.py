@@ -56,7 +56,7 @@ def enrol(client: FleetClient, state: DeviceState) -> None:
     """Bring the registry's entry into the wanted state; doing it twice changes nothing."""
     token_code = Secret(state.token_code)
     try:
-        known = client.get_device(state.device_key).get("token_code")
+        known = client.get_device(state.device_key, secrets=True).get("token_code")
     except NotFound:
         client.create_device(
             state.device_key, token_code=token_code, device_type=DEVICE_TYPE, distribution=DISTRIBUTION
