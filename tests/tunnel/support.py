@@ -60,6 +60,7 @@ class MemoryDirectory:
     reports: list[Report] = field(default_factory=list)
     visits: list[Visit] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    unauthorized: set[str] = field(default_factory=set)
     generation: int = 0
     fails: bool = False
     admit_delay_s: float = 0.0
@@ -74,6 +75,8 @@ class MemoryDirectory:
             raise RuntimeError("registry is down")
         if self.tokens.get(device_key, "").upper() != token.upper():
             raise Refused
+        if device_key in self.unauthorized:
+            raise Refused("device not authorized")
         self.generation += 1
         return Admission(device_key, self.generation)
 

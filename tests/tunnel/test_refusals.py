@@ -14,6 +14,7 @@ import pytest
 
 from meetingctl.core.errors import ConfigError
 from meetingctl.tunnel import codec
+from meetingctl.tunnel.directory import AGENT_REFUSED
 from meetingctl.tunnel.handshake import encode_hello
 from meetingctl.tunnel.rules import ProxyLimits
 
@@ -101,6 +102,31 @@ def test_five_wrong_tokens_close_the_door_also_for_the_right_one(make_bed: MakeB
         ask(bed, encode_hello(KEY, "BAD000", None))
     assert ask(bed, encode_hello(KEY, TOKEN, None))["reason"] == "unknown device or wrong token"
     assert bed.do(bed.proxy.counters)["handshakes"]["limited",] == 1
+
+
+def test_refused_credentials_are_reported_once_per_address_and_minute(bed: Bed) -> None:
+    for _ in range(3):
+        ask(bed, encode_hello("CAM-9", TOKEN, None))
+    wait_until(lambda: any(event.kind == AGENT_REFUSED for event in bed.directory.events))
+    join(bed).close()
+    wait_until(lambda: any(event.kind == "agent lost" for event in bed.directory.events))
+    refused = [event for event in bed.directory.events if event.kind == AGENT_REFUSED]
+    assert [(event.device_key, event.detail) for event in refused] == [("CAM-9", "127.0.0.1")]
+
+
+def test_a_refused_agent_without_a_device_key_is_reported_without_one(bed: Bed) -> None:
+    ask(bed, encode_hello("../../etc", TOKEN, None))
+    wait_until(lambda: any(event.kind == AGENT_REFUSED for event in bed.directory.events))
+    assert [event.device_key for event in bed.directory.events if event.kind == AGENT_REFUSED] == [""]
+
+
+def test_waiting_to_be_authorized_is_no_guessing(make_bed: MakeBed) -> None:
+    bed = make_bed(limits=replace(SHORT, failures_per_device=2))
+    bed.directory.unauthorized.add(KEY)
+    for _ in range(4):
+        assert ask(bed, encode_hello(KEY, TOKEN, None))["reason"] == "device not authorized"
+    bed.directory.unauthorized.clear()
+    join(bed).close()
 
 
 def test_a_guesser_does_not_lock_out_the_device_at_its_own_address(make_bed: MakeBed) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 from meetingctl.tunnel import codec
 from meetingctl.tunnel.caps import Agreed
 from meetingctl.tunnel.credit import SMALLEST_WINDOW_BYTES, ReceiveWindow, SendCredit, initial_window
-from meetingctl.tunnel.directory import Outcome
+from meetingctl.tunnel.directory import PORT_NOT_ALLOWED, Outcome
 from meetingctl.tunnel.farewell import Farewell
 from meetingctl.tunnel.grace import allowed_bytes, may_resume, must_pause
 from meetingctl.tunnel.group import LinkGroup
@@ -396,7 +396,7 @@ class Link:
 _CLOSE_TEXTS: dict[int, tuple[Outcome, str]] = {
     codec.REFUSED: ("refused", "service refused"),
     codec.TIMEOUT: ("failed", "service did not answer"),
-    codec.NOT_ALLOWED: ("refused", "port not allowed on the device"),
+    codec.NOT_ALLOWED: ("refused", PORT_NOT_ALLOWED),
     codec.OVERLOAD: ("refused", "too many streams"),
     codec.RESET: ("reset", "{remote} reset"),
 }

@@ -39,6 +39,8 @@ class Session:
     kind: AgentKind
     connected_at_ms: int = field(default_factory=now_ms)
     connected_s: float = field(default_factory=time.monotonic)
+    # Local ports that the agent turned visitors away from; the control plane's own.
+    refused_ports: set[int] = field(default_factory=set)
     link: Link | None = None
 
 

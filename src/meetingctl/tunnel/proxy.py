@@ -16,12 +16,22 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meetingctl.core.clock import iso_text
 from meetingctl.core.errors import ConfigError
 from meetingctl.core.net import join_endpoint, parse_endpoint
 from meetingctl.core.settings import Settings
 from meetingctl.tunnel.caps import Agreed
-from meetingctl.tunnel.directory import Admission, AgentLink, Desired, Directory, Outcome, Tunnel
+from meetingctl.tunnel.directory import (
+    AGENT_REFUSED,
+    PORT_NOT_ALLOWED,
+    PORT_REFUSED,
+    Admission,
+    Desired,
+    Directory,
+    Outcome,
+    Tunnel,
+    Visit,
+)
+from meetingctl.tunnel.figures import describe_agent, describe_link, describe_tunnel
 from meetingctl.tunnel.gate import DeviceHistory
 from meetingctl.tunnel.grace import GraceRules
 from meetingctl.tunnel.ledger import Ledger
@@ -61,7 +71,7 @@ class Proxy:
         self._rules = rules or LinkRules(
             grace=GraceRules(grace_s=settings.tunnel_grace_s), linger_s=settings.tunnel_linger_s
         )
-        self._reception = Reception(directory, self._limits, on_agent=self._add_agent)
+        self._reception = Reception(directory, self._limits, on_agent=self._add_agent, on_refused=self._note_refusal)
         self._ledger = Ledger(self._limits)
         self._rates = VisitorRates(self._limits)
         self._sessions: dict[str, Session] = {}
@@ -184,6 +194,11 @@ class Proxy:
             del self._histories[next(iter(self._histories))]
         return self._histories.setdefault(device_key, DeviceHistory())
 
+    def _note_refusal(self, device_key: str, address: str) -> None:
+        """Report a refused credential; the reception has logged it."""
+        self._ledger.note_event(device_key, AGENT_REFUSED, address)
+        self._wake.set()
+
     def _note_event(self, device_key: str, kind: str, detail: str = "") -> None:
         self._ledger.note_event(device_key, kind, detail)
         log.info("tunnel event", extra={"device": device_key, "event": kind, "detail": detail})
@@ -278,7 +293,17 @@ class Proxy:
     def _ingest_visits(self) -> None:
         now_s = time.monotonic()
         while self._plane.ended:
-            self._ledger.note_visit(self._plane.ended.popleft(), now_s)
+            visit = self._plane.ended.popleft()
+            self._ledger.note_visit(visit, now_s)
+            if visit.reason == PORT_NOT_ALLOWED:
+                self._note_refused_port(visit)
+
+    def _note_refused_port(self, visit: Visit) -> None:
+        """Report a port that the agent keeps closed, once per connection of the agent: it cannot change in between."""
+        session = self._sessions.get(visit.device_key)
+        if session is not None and visit.local_port not in session.refused_ports:
+            session.refused_ports.add(visit.local_port)
+            self._note_event(visit.device_key, PORT_REFUSED, str(visit.local_port))
 
     # In step with the directory.
 
@@ -287,7 +312,7 @@ class Proxy:
         while True:
             self._wake.clear()
             self._ingest_visits()
-            report = self._ledger.report(self._name, tuple(map(_describe_link, self._sessions.values())))
+            report = self._ledger.report(self._name, tuple(map(describe_link, self._sessions.values())))
             try:
                 async with asyncio.timeout(_SYNC_S):
                     desired = await self._directory.sync(report)
@@ -327,10 +352,19 @@ class Proxy:
         return {
             "name": self._name,
             "listen": None if self._address is None else join_endpoint(*self._address),
-            "agents": [_describe_agent(session) for session in self._sessions.values()],
+            "agents": [describe_agent(session) for session in self._sessions.values()],
             "tunnels": [self._describe_tunnel(public_port) for public_port in self._ports.values()],
             "pending_handshakes": self._reception.pending,
         }
+
+    def _describe_tunnel(self, public_port: PublicPort) -> dict[str, Any]:
+        port = public_port.tunnel.port
+        return describe_tunnel(
+            public_port,
+            self._sessions.get(public_port.tunnel.device_key),
+            live=self._plane.live_streams(port),
+            past=tuple(self._ledger.port_totals.get(port, (0, 0, 0))),
+        )
 
     def counters(self) -> dict[str, Mapping[tuple[str, ...], int]]:
         """Return running totals: name -> label values -> count.
@@ -345,58 +379,6 @@ class Proxy:
             "kills": {(reason,): count for reason, count in self._ledger.kills.items()},
             "bytes": {("in",): bytes_in, ("out",): bytes_out},
         }
-
-    def _describe_tunnel(self, public_port: PublicPort) -> dict[str, Any]:
-        tunnel = public_port.tunnel
-        streams, live_in, live_out = self._plane.live_streams(tunnel.port)
-        visits, past_in, past_out = self._ledger.port_totals.get(tunnel.port, (0, 0, 0))
-        session = self._sessions.get(tunnel.device_key)
-        return {
-            "port": tunnel.port,
-            "device_key": tunnel.device_key,
-            "service": tunnel.service,
-            "local_port": tunnel.local_port,
-            "expires_at": iso_text(tunnel.expires_at_ms),
-            "allow_from": None if tunnel.allow_from is None else list(tunnel.allow_from),
-            "online": session is not None,
-            "listening": public_port.is_listening,
-            "agent": None if session is None else _describe_agent(session),
-            "streams": streams,
-            "held_visitors": public_port.held_visitors,
-            "visits": visits,
-            "bytes_in": past_in + live_in,
-            "bytes_out": past_out + live_out,
-        }
-
-
-def _describe_link(session: Session) -> AgentLink:
-    link = session.link
-    return AgentLink(
-        device_key=session.device_key,
-        generation=session.generation,
-        peer=session.peer,
-        kind=session.kind,
-        connected_at_ms=session.connected_at_ms,
-        streams=len(link.streams) if link else 0,
-        bytes_in=link.sent_bytes if link else 0,
-        bytes_out=link.received_bytes if link else 0,
-    )
-
-
-def _describe_agent(session: Session) -> dict[str, Any]:
-    facts = _describe_link(session)
-    rtt_ms = session.link.rtt_ms if session.link else None
-    return {
-        "device_key": facts.device_key,
-        "online": True,
-        "kind": facts.kind,
-        "peer": facts.peer,
-        "since": iso_text(facts.connected_at_ms),
-        "streams": facts.streams,
-        "bytes_in": facts.bytes_in,
-        "bytes_out": facts.bytes_out,
-        "rtt_ms": None if rtt_ms is None else round(rtt_ms, 3),
-    }
 
 
 def _is_same_way(left: Tunnel, right: Tunnel) -> bool:

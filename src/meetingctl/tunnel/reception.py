@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from meetingctl.core.ids import is_device_key
+from meetingctl.core.limits import TokenBucket
 from meetingctl.tunnel.caps import BASE, PROXY_WINDOW_BYTES, Agreed, agreed_caps, negotiate, offer_caps
 from meetingctl.tunnel.codec import WireError
 from meetingctl.tunnel.directory import DENIED, Admission, Directory, Refused
@@ -24,22 +25,28 @@ from meetingctl.tunnel.sockets import close_with_reset
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
+_ADDRESSES_TOLD = 10_000
 _UNAVAILABLE = "the server cannot check devices right now"
 
 OnAgent = Callable[[Admission, int, socket.socket, str, Agreed, bytes], None]
+OnRefused = Callable[[str, str], None]
 
 
 class Reception:
     """Greet agents and hand the accepted ones over.
 
     `on_agent` gets the admission, the order in which admissions were granted, the socket, the peer's address, the terms
-    and the bytes that came behind the handshake line; the socket is its own from then on.
+    and the bytes that came behind the handshake line; the socket is its own from then on. `on_refused` gets the device
+    key, empty when it was none, and the peer's address of refused credentials, at a bounded rate.
     """
 
-    def __init__(self, directory: Directory, limits: ProxyLimits, *, on_agent: OnAgent) -> None:
+    def __init__(self, directory: Directory, limits: ProxyLimits, *, on_agent: OnAgent, on_refused: OnRefused) -> None:
         self._directory = directory
         self._limits = limits
         self._on_agent = on_agent
+        self._on_refused = on_refused
+        self._told = TokenBucket(interval_s=limits.refusal_interval_s, burst=1, capacity=_ADDRESSES_TOLD)
+        self._told_in_all = TokenBucket(interval_s=1 / limits.refusals_per_s, burst=20)
         self._gate = Gate(limits)
         self._greetings: set[asyncio.Task[None]] = set()
         self._listening: Listening | None = None
@@ -135,17 +142,22 @@ class Reception:
             # Neither counted nor logged by its name: that is any text of 4 KiB.
             self._gate.note_failure(None, address, now_s)
             self.outcomes["refused"] += 1
+            self._tell_refusal("", address, now_s)
             await self._refuse(sock, DENIED)
             return None
         if not self._gate.may_try(key, address, now_s):
             self.outcomes["limited"] += 1
+            self._tell_refusal(key, address, now_s)
             await self._refuse(sock, DENIED)
             return None
         try:
             admission = await self._directory.admit(key, hello.token, address)
         except Refused as refused:
-            self._gate.note_failure(key, address, now_s)
+            if refused.reason == DENIED:
+                # Another reason means that the credential was right: a device that waits for its operator guesses not.
+                self._gate.note_failure(key, address, now_s)
             self.outcomes["refused"] += 1
+            self._tell_refusal(key, address, now_s)
             log.info("agent refused", extra={"device": key, "peer": address, "reason": refused.reason})
             await self._refuse(sock, refused.reason)
             return None
@@ -156,6 +168,10 @@ class Reception:
             return None
         self._gate.note_success(key, address)
         return admission
+
+    def _tell_refusal(self, device_key: str, address: str, now_s: float) -> None:
+        if self._told.allow(address, now_s) and self._told_in_all.allow("", now_s):
+            self._on_refused(device_key, address)
 
     async def _refuse(self, sock: socket.socket, reason: str) -> None:
         """Send the refusal so that it arrives: closing with unread bytes could destroy it on the way."""

@@ -60,6 +60,9 @@ class ProxyLimits:
     failures_per_device: int = 5
     failures_per_address: int = 20
     failure_window_s: float = 900.0
+    # Refused agents in the audit log: one record per address and interval, a few per second in all.
+    refusal_interval_s: float = 60.0
+    refusals_per_s: float = 5.0
     streams_per_old_agent: int = 64
     streams_per_new_agent: int = 1024
     streams_per_tunnel: int = 256
