@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from meetingctl.core.errors import ConfigError
 from meetingctl.core.secret import Secret
 from meetingctl.tunnel.agent import Agent, AgentStatus, backoff_s
 from meetingctl.tunnel.agentconfig import AgentConfig, load_meeting_json
+from meetingctl.tunnel.directory import PORT_REFUSED
 
 from .conftest import MakeBed, StartAgent
 from .support import KEY, TOKEN, Bed, agent_config, connect, echo, read_exactly, service, wait_until
@@ -47,10 +48,13 @@ def running(agent: Agent) -> Iterator[Agent]:
         agent.close()
 
 
-@given(st.integers(0, 10_000), st.floats(0, 1))
-def test_backoff_has_full_jitter_below_a_minute(attempt: int, spread: float) -> None:
-    pause_s = backoff_s(attempt, config(backoff_first_s=1.0, backoff_most_s=60.0), spread)
-    assert 0 <= pause_s <= min(60.0, 2.0 ** min(attempt, 10))
+@given(st.integers(0, 10_000), st.floats(0, 1), st.booleans())
+def test_backoff_has_jitter_below_a_minute_or_a_quarter_of_one_while_the_api_answers(
+    attempt: int, spread: float, is_api_up: bool
+) -> None:
+    facts = config(backoff_first_s=1.0, backoff_most_s=60.0)
+    pause_s = backoff_s(attempt, facts, spread, is_api_up=is_api_up)
+    assert 0.5 <= pause_s <= min(15.0 if is_api_up else 60.0, 2.0 ** min(attempt, 10))
 
 
 def test_meeting_json_is_read_as_provisioned_devices_have_it(tmp_path: Path) -> None:
@@ -85,6 +89,7 @@ def test_meeting_json_is_read_as_provisioned_devices_have_it(tmp_path: Path) -> 
         ("{}", "does not know its tunnel server"),
         ('{"tunnel_host":"h"}', "no device key"),
         ('{"tunnel_host":"h","device_key":"K"}', "no token code"),
+        ('{"tunnel_host":"h","device_key":"K","token_code":"T"}', "not a token code"),
         ('{"tunnel_host":"h","device_key":"K","token_code":"T","tunnel_port":0}', "tunnel server"),
         ('{"tunnel_host":"h","device_key":"K","token_code":"T","tunnel_port":"x"}', "tunnel_port is no number"),
         ('{"tunnel_host":"h","device_key":"K","token_code":"T","tunnel_ssl":true}', "tunnel_ssl"),
@@ -111,6 +116,40 @@ def test_a_wrong_token_is_told_and_the_agent_keeps_trying(bed: Bed) -> None:
     waiting = next(status for status in seen if status.state == "waiting")
     assert "unknown device or wrong token" in waiting.error
     assert seen[-1].state == "stopped"
+
+
+def refused_agent(bed: Bed, *, on_status: Callable[[AgentStatus], None] | None) -> Agent:
+    return Agent(agent_config(bed, token=Secret("BAD000")), on_status=on_status)
+
+
+def test_without_a_listener_each_failure_is_one_record(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="meetingctl.tunnel.agent")
+    with running(refused_agent(bed, on_status=None)):
+        wait_until(lambda: any(record.getMessage() == "tunnel not connected" for record in caplog.records))
+
+
+def test_with_a_listener_no_failure_is_told_twice(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="meetingctl.tunnel.agent")
+    seen: list[AgentStatus] = []
+    with running(refused_agent(bed, on_status=seen.append)):
+        wait_until(lambda: any(status.state == "waiting" for status in seen))
+    assert not [record for record in caplog.records if record.name == "meetingctl.tunnel.agent"]
+
+
+def test_a_port_that_is_not_listed_is_named_once_with_its_setting(
+    bed: Bed, start_agent: StartAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_agent(bed, "new", 22)
+    port = bed.open(22022)
+    bed.wait_listening(port)
+    for _ in range(3):
+        with connect(port) as visitor, contextlib.suppress(ConnectionResetError):
+            assert visitor.recv(1) == b""
+    told = [record for record in caplog.records if "agent_ports" in record.getMessage()]
+    assert [vars(record)["port"] for record in told] == [22022]
+    assert vars(told[0])["variable"] == "MEETINGCTL_AGENT_PORTS"
+    wait_until(lambda: any(event.kind == PORT_REFUSED for event in bed.directory.events))
+    assert [event.detail for event in bed.directory.events if event.kind == PORT_REFUSED] == ["22022"]
 
 
 @pytest.mark.parametrize(
@@ -230,3 +269,16 @@ def test_a_failing_api_does_not_disturb_the_tunnel(bed: Bed, caplog: pytest.LogC
         wait_until(lambda: len(api.requests) >= 3)
         bed.wait_online()
     assert sum(record.getMessage() == "heartbeat failed" for record in caplog.records) == 1
+
+
+def test_a_heartbeat_that_gets_through_again_shortens_the_wait(bed: Bed) -> None:
+    """The API comes back while the agent waits for a minute: it tries again soon, and not after that minute."""
+    path, seen = f"/api/devices/{KEY}/online", []
+    with Api({path: (503, {"error": "down"})}) as api:
+        pauses = {"backoff_first_s": 60.0, "backoff_most_s": 60.0, "backoff_api_up_s": 0.1}
+        facts = agent_config(bed, token=Secret("BAD000"), api_url=api.url, heartbeat_s=0.05, **pauses)
+        with running(Agent(facts, on_status=seen.append)):
+            wait_until(lambda: any(status.state == "waiting" for status in seen) and api.requests)
+            assert next(status.retry_s for status in seen if status.state == "waiting") >= 30
+            api.answers[path] = (200, {"ok": True})
+            wait_until(lambda: sum(status.state == "waiting" for status in seen) >= 2)

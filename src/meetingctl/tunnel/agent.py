@@ -47,10 +47,15 @@ class AgentStatus:
     rtt_ms: float | None = None
 
 
-def backoff_s(attempt: int, config: AgentConfig, spread: float) -> float:
-    """Return the pause before an attempt: full jitter below a doubling ceiling. `spread` is from 0 to 1."""
-    ceiling_s: float = min(config.backoff_most_s, config.backoff_first_s * (1 << min(attempt, 30)))
-    return spread * ceiling_s
+def backoff_s(attempt: int, config: AgentConfig, spread: float, *, is_api_up: bool = False) -> float:
+    """Return the pause before an attempt: jitter from half the first pause to a doubling ceiling.
+
+    `spread` is from 0 to 1. While heartbeats get through the ceiling is lower: the tunnel server cannot be far away.
+    """
+    most_s = min(config.backoff_most_s, config.backoff_api_up_s) if is_api_up else config.backoff_most_s
+    ceiling_s: float = min(most_s, config.backoff_first_s * (1 << min(attempt, 30)))
+    least_s = min(ceiling_s, config.backoff_first_s) / 2
+    return least_s + spread * (ceiling_s - least_s)
 
 
 class Agent:
@@ -71,6 +76,8 @@ class Agent:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost = ("", "")
+        self._heartbeat: Heartbeat | None = None
+        self._refused_ports: set[int] = set()
         self._reactor: Reactor | None = None
         self._reactor_lock = threading.Lock()
 
@@ -104,21 +111,20 @@ class Agent:
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set, which is noticed within a quarter second."""
         config = self._config
-        heartbeat = None
         if config.api_url and config.heartbeat_s > 0:
-            heartbeat = Heartbeat(
+            self._heartbeat = Heartbeat(
                 config.api_url,
                 device_key=config.device_key,
                 token=config.token,
                 interval_s=config.heartbeat_s,
                 installed_version=config.installed_version,
             )
-            heartbeat.start()
+            self._heartbeat.start()
         try:
             self._keep_connected(stop)
         finally:
-            if heartbeat is not None:
-                heartbeat.close()
+            if self._heartbeat is not None:
+                self._heartbeat.close()
             self._tell(AgentStatus(state="stopped", since_ms=now_ms()))
 
     def _keep_connected(self, stop: threading.Event) -> None:
@@ -131,16 +137,30 @@ class Agent:
             except (MeetingctlError, OSError) as exc:
                 error = str(exc)
                 level = logging.ERROR if isinstance(exc, AuthError) else logging.WARNING
-                log.log(level, "tunnel not connected", extra={"error": error})
+                self._log(level, "tunnel not connected", error=error)
                 online_s = time.monotonic()
             if stop.is_set():
                 return
             if time.monotonic() - online_s >= self._config.stable_s:
                 attempt = 0
-            pause_s = backoff_s(attempt, self._config, random.random())  # noqa: S311 - spreads load, hides nothing
+            pause_s = self._choose_pause_s(attempt)
             attempt += 1
             self._tell(AgentStatus(state="waiting", error=error, since_ms=now_ms(), retry_s=pause_s))
-            stop.wait(pause_s)
+            self._wait(stop, pause_s, attempt)
+
+    def _choose_pause_s(self, attempt: int) -> float:
+        is_api_up = self._heartbeat is not None and self._heartbeat.is_accepted
+        return backoff_s(attempt, self._config, random.random(), is_api_up=is_api_up)  # noqa: S311 - spreads load, hides nothing
+
+    def _wait(self, stop: threading.Event, pause_s: float, attempt: int) -> None:
+        """Wait before the next attempt. When heartbeats get through again meanwhile, the pause is chosen anew."""
+        was_accepted = self._heartbeat is not None and self._heartbeat.is_accepted
+        until_s = time.monotonic() + pause_s
+        while (left_s := until_s - time.monotonic()) > 0 and not stop.wait(min(left_s, _STOP_CHECK_S)):
+            is_accepted = self._heartbeat is not None and self._heartbeat.is_accepted
+            if is_accepted and not was_accepted:
+                until_s = min(until_s, time.monotonic() + self._choose_pause_s(attempt))
+            was_accepted = is_accepted
 
     def _serve_once(self, stop: threading.Event) -> str:
         """Connect, serve until the connection or the agent ends, and return why. Raises: AuthError, Unreachable."""
@@ -164,7 +184,7 @@ class Agent:
             sock.close()
             reactor.close()
         reason, detail = self._lost
-        log.info("tunnel down", extra={"reason": reason, "detail": detail})
+        self._log(logging.INFO, "tunnel down", reason=reason, detail=detail)
         return ": ".join(filter(None, self._lost))
 
     def _serve(self, reactor: Reactor, sock: socket.socket, terms: Agreed, early: bytes, stop: threading.Event) -> None:
@@ -179,7 +199,7 @@ class Agent:
                 reactor.call_later(_STOP_CHECK_S, check_stop)
 
         check_stop()
-        log.info("tunnel up", extra={"server": self._config.server_host, "caps": terms.is_new})
+        self._log(logging.INFO, "tunnel up", server=self._config.server_host, caps=terms.is_new)
         self._tell(AgentStatus(state="online", kind="new" if terms.is_new else "old", since_ms=now_ms()))
         if terms.ping:
             link.ping()
@@ -193,6 +213,10 @@ class Agent:
         if self._on_status is not None:
             self._on_status(status)
 
+    def _log(self, level: int, message: str, **facts: object) -> None:
+        """Log what the listener is told as well; with a listener it is for those who look closer."""
+        log.log(level if self._on_status is None else logging.DEBUG, message, extra=facts)
+
     def on_link_lost(self, link: Link, reason: str, detail: str) -> None:
         """Leave the loop; the next connection gets a new one."""
         self._lost = (reason, detail)
@@ -201,6 +225,7 @@ class Agent:
     def on_open(self, link: Link, stream_id: int, opening: codec.Opening) -> None:
         """Dial a local service without waiting for it."""
         if opening.port not in self._config.ports:
+            self._warn_about_port(opening.port)
             link.refuse_stream(stream_id, codec.NOT_ALLOWED)
             return
         if len(link.streams) >= MOST_STREAMS:
@@ -219,6 +244,14 @@ class Agent:
             link.refuse_stream(stream_id, codec.REFUSED)
             return
         link.accept_stream(stream_id, sock, credit_bytes=opening.credit_bytes)
+
+    def _warn_about_port(self, port: int) -> None:
+        if port not in self._refused_ports:
+            self._refused_ports.add(port)
+            log.warning(
+                "visitor refused: agent_ports does not list the local port",
+                extra={"port": port, "variable": "MEETINGCTL_AGENT_PORTS"},
+            )
 
     def on_stream_end(self, stream: Stream, outcome: Outcome, reason: str) -> None:
         """Say what went wrong with a service."""

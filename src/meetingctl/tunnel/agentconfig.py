@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from meetingctl.core.errors import ConfigError
-from meetingctl.core.ids import is_device_key
+from meetingctl.core.errors import ConfigError, InvalidInput
+from meetingctl.core.ids import is_device_key, parse_token_code
 from meetingctl.core.secret import Secret
 from meetingctl.core.settings import Settings
 
@@ -17,7 +17,11 @@ DEFAULT_TUNNEL_PORT = 9001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
-    """One agent. `heartbeat_s` 0 sends no heartbeats, as does an empty `api_url`; back-off in seconds."""
+    """One agent. `heartbeat_s` 0 sends no heartbeats, as does an empty `api_url`.
+
+    The pause between two attempts grows from `backoff_first_s` to `backoff_most_s`, or to `backoff_api_up_s` while
+    heartbeats get through. Raises: ConfigError for what is missing or malformed.
+    """
 
     server_host: str
     server_port: int
@@ -30,6 +34,7 @@ class AgentConfig:
     dial_s: float = 10.0
     backoff_first_s: float = 1.0
     backoff_most_s: float = 60.0
+    backoff_api_up_s: float = 15.0
     stable_s: float = 30.0
     service_host: str = "127.0.0.1"
     installed_version: str = ""
@@ -43,6 +48,10 @@ class AgentConfig:
             raise ConfigError("the agent has no device key", hint="meetingctl tunnel agent --device-key KEY")
         if not self.token:
             raise ConfigError("the agent has no token code", hint="set MEETINGCTL_AGENT_TOKEN")
+        try:
+            parse_token_code(self.token.reveal())
+        except InvalidInput as exc:
+            raise ConfigError(f"the agent's token code: {exc.message}", hint=exc.hint) from exc
 
 
 def load_meeting_json(path: Path) -> AgentConfig:

@@ -38,6 +38,11 @@ class Heartbeat:
         self.last_error = ""
         self.accepted = 0
 
+    @property
+    def is_accepted(self) -> bool:
+        """Say whether the last heartbeat got through."""
+        return self.accepted > 0 and not self.last_error
+
     def start(self) -> None:
         """Start sending."""
         self._thread.start()
