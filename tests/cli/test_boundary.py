@@ -72,6 +72,8 @@ def test_a_failure_in_ndjson_mode_is_one_line(cli: Cli, raising) -> None:
         (["config", "list", "surplus"], "meetingctl config list --help"),
         (["tunnel", "show", "seven"], "meetingctl tunnel show --help"),
         (["flet", "list"], "meetingctl fleet --help"),
+        (["fleet", "lits"], "meetingctl fleet list --help"),
+        (["fleet", "create", "--type"], "meetingctl fleet create --help"),
         (["-o", "xml", "config", "path"], "use one of table, json, ndjson, plain"),
     ],
 )
@@ -81,6 +83,22 @@ def test_wrong_usage_is_exit_2_with_a_hint(args, hint, cli: Cli) -> None:
     assert result.out == ""
     assert result.err.startswith("error: ")
     assert hint in result.err.split("hint: ")[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["tunnel", "show", "seven"], "not a whole number"),
+        (["tunnel", "show", "0"], "must be at least 1"),
+        (["serve", "api", "--workers", "99"], "must be at most 64"),
+        (["remote", "run", "cam-7", "--via", "boat", "--", "ls"], "'boat' is not one of"),
+    ],
+)
+def test_a_wrong_value_is_told_in_our_words(args: list[str], message: str, cli: Cli) -> None:
+    said = cli(*args).err
+    assert message in said
+    assert "Input should" not in said
+    assert "Value error" not in said
 
 
 @pytest.mark.parametrize("args", [["config", "get", "--json"], ["--json", "--wrong"], ["--json", "nothing"]])
@@ -119,7 +137,7 @@ def test_an_unknown_exception_without_a_place_for_the_report(cli: Cli, raising) 
 def test_an_os_error_with_a_file_name_is_no_fault_of_ours(cli: Cli) -> None:
     result = cli("login", "--key-file", "/no/such/file", "--server-url", "http://127.0.0.1:9")
     assert result.code == 1
-    assert result.err == "error: /no/such/file: no such file or directory\n"
+    assert result.err == "error: /no/such/file: no such file or directory\n\nhint: ls -ld /no/such\n"
 
 
 def test_an_interrupt_is_130(cli: Cli, raising) -> None:

@@ -128,7 +128,8 @@ def test_a_commands_own_option_hides_the_global_one(cli: Cli, tmp_path: Any) -> 
 def test_quiet_and_verbose(cli: Cli) -> None:
     assert cli("config", "set", "timeout_s", "3").err != ""
     assert cli("config", "set", "timeout_s", "4", "-q").err == ""
-    assert cli("config", "get", "log_level", "-v").out == "debug\n"
+    assert cli("config", "get", "log_level", "-v").out == "info\n"
+    assert cli("config", "get", "log_level", "-vv").out == "debug\n"
 
 
 def test_version(cli: Cli) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,6 +66,7 @@ def demo(
 def _welcome(run: Invocation, facts: DemoFacts) -> None:
     """Let this user's command line reach the demo, and say how."""
     from meetingctl.cli.config_file import put_credentials, put_setting
+    from meetingctl.cli.hints import our_program
     from meetingctl.remote.hosts import HostKey, HostKeys
 
     places = run.places
@@ -91,15 +91,6 @@ def _welcome(run: Invocation, facts: DemoFacts) -> None:
         text=summary(facts, lines),
     )
     sys.stdout.flush()
-
-
-def our_program(argv0: str) -> str:
-    """Return how to call this program from another terminal, quoted for a shell."""
-    if Path(argv0).name == "__main__.py":
-        return f"{shlex.quote(sys.executable)} -m meetingctl"
-    path = Path(shutil.which(argv0) or argv0).absolute()
-    found = shutil.which(path.name)
-    return path.name if found and Path(found).absolute() == path else shlex.quote(str(path))
 
 
 def lines_to_try(facts: DemoFacts, program: str) -> list[str]:

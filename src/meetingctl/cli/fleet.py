@@ -100,7 +100,8 @@ def show_device(
     """
     run = of(ctx)
     with run.open_client() as client:
-        record = client.get_device(device)
+        record = client.get_device(device, secrets=secrets)
+    # A server of an earlier version shows them to an administrator without being asked.
     shown = record if secrets else {key: value for key, value in record.items() if key not in SECRET_FIELDS}
     run.out.record(shown, fields=fields, order=_SHOW_ORDER)
 

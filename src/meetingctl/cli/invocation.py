@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from meetingctl.core.errors import MeetingctlError, UsageError
+from meetingctl.core.errors import MeetingctlError, Unreachable, UsageError
 
 if TYPE_CHECKING:
     import typer
@@ -33,6 +33,7 @@ class Invocation:
     def __init__(self, env: Mapping[str, str], argv: tuple[str, ...] = ()) -> None:
         self.env = env
         self.argv = argv
+        self.context: typer.Context | None = None  # that of the command that runs
         self.options: dict[str, Any] = {}
         self.may_name_new_profile = False
         self._extra: dict[str, object] = {}
@@ -60,8 +61,9 @@ class Invocation:
         from meetingctl.cli.layers import fold, read_local_credentials
 
         resolved = fold(self.sources, self.env, self._command_line())
-        if not resolved.settings.api_key:
-            local = read_local_credentials(resolved.settings.data_dir or self.places.data_dir)
+        if not resolved.settings.api_key or resolved.origins["server_url"] == "default":
+            own_folder = resolved.settings.data_dir or self.places.data_dir
+            local = read_local_credentials(own_folder) or read_local_credentials(self.places.service_data_dir)
             if local is not None:
                 resolved = fold(self.sources, self.env, self._command_line(), local)
         self._set_up_logging(resolved.settings)
@@ -78,7 +80,7 @@ class Invocation:
 
     def _command_line(self) -> dict[str, object]:
         layer = {key: self.options[key] for key in _SETTING_OPTIONS if key in self.options}
-        if self.options.get("verbose"):
+        if self.options.get("verbose", 0) > 1:
             layer["log_level"] = "debug"
         elif self.options.get("quiet"):
             layer["log_level"] = "error"
@@ -163,14 +165,18 @@ class Invocation:
         if self.options.get("yes"):
             return
         if not self.may_ask:
-            import shlex
-
-            command = shlex.join(["meetingctl", *self.argv, "--yes"])
-            raise UsageError(f"this needs a yes, and nobody can be asked: {question}", hint=command)
+            raise UsageError(f"cannot ask here: {question}", hint=self._again("--yes"))
         import typer
 
         if not typer.confirm(question, err=True):
-            raise UsageError("not done: the answer was no")
+            raise UsageError("cancelled: nothing was changed", hint=self._again("--yes"))
+
+    def _again(self, option: str) -> str:
+        """Write this command line with one option more."""
+        import shlex
+
+        end = self.argv.index("--") if "--" in self.argv else len(self.argv)
+        return shlex.join(["meetingctl", *self.argv[:end], option, *self.argv[end:]])
 
     def read_secret(self, prompt: str, *, flag: str) -> Secret:
         """Ask for a secret without showing it, or read it from standard input when that is no terminal.
@@ -189,19 +195,60 @@ class Invocation:
             return Secret(text)
         raise UsageError(f"{prompt}: standard input is empty", hint=f"use {flag}, or standard input")
 
+    # Hints.
+
+    def line(self, *words: str) -> str:
+        """Write a command that reaches the same server as this one."""
+        import shlex
+
+        return self.complete(shlex.join(["meetingctl", *words]))
+
+    def complete(self, hint: str) -> str:
+        """Complete a hint with what this command line was given."""
+        from meetingctl.cli.hints import Call, complete_hint, hinted_program, own_options, places_of_options
+        from meetingctl.cli.main import root_command
+
+        call = Call(hinted_program(sys.argv[0], self.env.get("PATH")))
+        with suppress(MeetingctlError):
+            # A profile or a file that is not there would make the hint fail as well.
+            _ = self.sources
+            call = call._replace(places=places_of_options(self.options))
+        if self.context is not None:
+            path = tuple(self.context.command_path.split()[1:])
+            call = call._replace(path=path, own=own_options(self.context))
+        return complete_hint(hint, call, root_command())
+
     # The server.
 
     @contextmanager
-    def open_client(self, *, token_code: Secret | None = None) -> Iterator[FleetClient]:
-        """Open the fleet API with the settings' address and key, or as a device with its token code."""
+    def open_client(self, *, token_code: Secret | None = None, api_key: Secret | None = None) -> Iterator[FleetClient]:
+        """Open the fleet API with the settings' address and key, another key, or as a device with its token code."""
         from meetingctl.client import FleetClient
 
         settings = self.settings
-        key = settings.api_key if settings.api_key and token_code is None else None
-        with FleetClient(
-            settings.server_url, api_key=key, token_code=token_code, timeout_s=settings.timeout_s
-        ) as client:
+        key = api_key or settings.api_key
+        with (
+            FleetClient(
+                settings.server_url,
+                api_key=key if key and token_code is None else None,
+                token_code=token_code,
+                timeout_s=settings.timeout_s,
+            ) as client,
+            self.naming_the_server(),
+        ):
             yield client
+
+    @contextmanager
+    def naming_the_server(self) -> Iterator[None]:
+        """Let an `Unreachable` say how to name a server, when nobody has named one, or how to start the demo's."""
+        try:
+            yield
+        except Unreachable as error:
+            if self.resolved.origins["server_url"] == "default":
+                error.hint = "meetingctl login --server-url https://HOST, or meetingctl serve all on this machine"
+            elif self.sources.profile == "demo" and "server_url" not in self.options:
+                error.hint = "meetingctl demo"
+            raise
 
     def refuse(self, message: str, *, hint: str | None = None) -> NoReturn:
         """Raise: UsageError."""
@@ -213,4 +260,5 @@ def of(ctx: typer.Context) -> Invocation:
     invocation = ctx.obj
     if not isinstance(invocation, Invocation):
         raise TypeError("a command runs below cli.main.main")
+    invocation.context = ctx
     return invocation

@@ -37,6 +37,7 @@ class Places:
     credentials_file: Path
     cache_dir: Path
     data_dir: Path
+    service_data_dir: Path  # that of a server under systemd on this machine
 
 
 def places_of(env: Mapping[str, str], config_option: str | None) -> Places:
@@ -51,6 +52,7 @@ def places_of(env: Mapping[str, str], config_option: str | None) -> Places:
         credentials_file=user_file.parent / "credentials.toml",
         cache_dir=user_cache_dir(env),
         data_dir=default_data_dir(env),
+        service_data_dir=root / "var/lib/meetingctl",
     )
 
 

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -110,11 +113,11 @@ def run(args: Sequence[str], env: Mapping[str, str]) -> int:
     except MeetingctlError as error:
         return _report(invocation, error)
     except typer.TyperException as error:
-        return _report(invocation, _usage_error(error))
+        return _report(invocation, _usage_error(error, args))
     except OSError as error:
         if error.filename is None:
             return _report_bug(invocation, error)
-        return _report(invocation, MeetingctlError(f"{error.filename}: {(error.strerror or str(error)).lower()}"))
+        return _report(invocation, _file_error(error))
     except Exception as error:
         return _report_bug(invocation, error)
 
@@ -129,15 +132,43 @@ def _dispatch(args: Sequence[str], invocation: Invocation) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _usage_error(error: typer.TyperException) -> MeetingctlError:
+# What Typer's parser says -> what we say.
+_REWORDED = (
+    (re.compile(r"Input should be a valid integer.*"), "not a whole number"),
+    (re.compile(r"Input should be a valid number.*"), "not a number"),
+    (re.compile(r"Input should be greater than or equal to (\S+)"), r"must be at least \1"),
+    (re.compile(r"Input should be less than or equal to (\S+)"), r"must be at most \1"),
+    (re.compile(r"Value error, "), ""),
+)
+_NEAR = re.compile(r"(.*)\. Did you mean '([\w-]+)'\?")
+
+
+def _usage_error(error: typer.TyperException, args: Sequence[str]) -> MeetingctlError:
     """Put Typer's complaint into our form, with the command's help as the hint."""
+    from meetingctl.cli.hints import find_command
+
     text = " ".join(error.format_message().split()).rstrip(".")
-    path = getattr(getattr(error, "ctx", None), "command_path", "meetingctl")
+    for pattern, words in _REWORDED:
+        text = pattern.sub(words, text)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else " ".join(["meetingctl", *find_command(root_command(), args)[0]])
+    if near := _NEAR.fullmatch(text):
+        text, path = near[1], f"{path} {near[2]}"
     return UsageError(text[:1].lower() + text[1:], hint=f"{path} --help")
+
+
+def _file_error(error: OSError) -> MeetingctlError:
+    """Say what is wrong with a file, and look at it, or at the folder when it is not there."""
+    path = Path(os.fsdecode(error.filename))
+    seen = path.parent if isinstance(error, FileNotFoundError) else path
+    text = f"{path}: {(error.strerror or str(error)).lower()}"
+    return MeetingctlError(text, hint=f"ls -ld {shlex.quote(str(seen))}")
 
 
 def _report(invocation: Invocation, error: MeetingctlError) -> int:
     try:
+        if error.hint:
+            error.hint = invocation.complete(error.hint)
         invocation.error_out.fail(error)
         sys.stdout.flush()
     except BrokenPipeError:

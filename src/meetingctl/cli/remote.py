@@ -193,7 +193,7 @@ def trust_host(
         if wanted is not None and offered.fingerprint != wanted:
             raise HostKeyChanged(
                 f"{parsed}: {route} shows {offered.fingerprint}, not {wanted}",
-                hint="ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub  (on the device)",
+                hint="on the device: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
             )
         is_change = (offered,) != pinned
         if is_change and not dry_run:

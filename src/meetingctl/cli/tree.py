@@ -62,7 +62,9 @@ def _global_options(
     timeout_s: Annotated[
         str | None, _option("--timeout", metavar="DURATION", help="deadline of one request, for example 10s")
     ] = None,
-    verbose: Annotated[int, _option("-v", "--verbose", count=True, help="say more on standard error")] = 0,
+    verbose: Annotated[
+        int, _option("-v", "--verbose", count=True, help="say more on standard error; -vv also each request")
+    ] = 0,
     quiet: Annotated[bool, _option("-q", "--quiet", help="say nothing but errors on standard error")] = False,
     yes: Annotated[bool, _option("-y", "--yes", help="answer yes to every question")] = False,
     no_input: Annotated[bool, _option("--no-input", help="never ask; fail where a question would be")] = False,
