@@ -4,7 +4,8 @@ import socket
 import pytest
 
 from meetingctl.core.errors import AuthError, HostKeyChanged, MeetingctlError, Unreachable
-from meetingctl.remote.route import reach, read_banner
+from meetingctl.remote.banner import HungUp, read_banner
+from meetingctl.remote.route import reach
 from meetingctl.remote.ways import Direct, Route, has_life, host_of_url, plan_ways
 
 DIRECT = Route("192.0.2.7", 22, "direct", "test")
@@ -139,6 +140,11 @@ def test_a_banner_may_follow_other_lines():
 )
 def test_what_is_no_ssh_server_is_unreachable(answer, hold):
     assert isinstance(asyncio.run(_serve_once(answer, hold=hold)), Unreachable)
+
+
+def test_a_server_that_hangs_up_is_told_from_one_that_says_nothing():
+    assert isinstance(asyncio.run(_serve_once(b"", hold=False)), HungUp)
+    assert not isinstance(asyncio.run(_serve_once(b"", hold=True)), HungUp)
 
 
 def test_a_closed_port_is_unreachable():

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meetingctl.core.errors import ConfigError
+from meetingctl.core.events import PORT_REFUSED
 from meetingctl.core.secret import Secret
 from meetingctl.tunnel.agent import Agent, AgentStatus, backoff_s
 from meetingctl.tunnel.agentconfig import AgentConfig, load_meeting_json
-from meetingctl.tunnel.directory import PORT_REFUSED
 
 from .conftest import MakeBed, StartAgent
 from .support import KEY, TOKEN, Bed, agent_config, connect, echo, read_exactly, service, wait_until

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from meetingctl.core.errors import ConfigError
+from meetingctl.core.events import AGENT_REFUSED
 from meetingctl.tunnel import codec
-from meetingctl.tunnel.directory import AGENT_REFUSED
 from meetingctl.tunnel.handshake import encode_hello
 from meetingctl.tunnel.rules import ProxyLimits
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def plan_ways(device: Mapping[str, Any], *, is_pinned: bool, server_addresses: C
     """
     direct: list[Direct] = []
     passed_over: list[str] = []
-    port = local_ssh_port(device)
+    port = chosen_ssh_port(device) or DEFAULT_LOCAL_PORTS["ssh"]
     for source in ("ip_lan", "ip_address"):
         text = device.get(source)
         if not isinstance(text, str) or any(found.host == text for found in direct):
@@ -82,15 +83,20 @@ def plan_ways(device: Mapping[str, Any], *, is_pinned: bool, server_addresses: C
 
 def has_life(tunnel: Mapping[str, Any], at_ms: int) -> bool:
     """Say whether an open tunnel lasts long enough to begin a session in it."""
+    return left_ms(tunnel, at_ms) > TUNNEL_LIFE_MS
+
+
+def left_ms(tunnel: Mapping[str, Any], at_ms: int) -> float:
+    """Return how long an open tunnel lasts from a time on, infinity without an end."""
     end = tunnel.get("expires_at")
-    return end is None or parse_wire(str(end)) - at_ms > TUNNEL_LIFE_MS
+    return math.inf if end is None else parse_wire(str(end)) - at_ms
 
 
-def local_ssh_port(device: Mapping[str, Any]) -> int:
-    """Return the port of the device's own SSH server."""
+def chosen_ssh_port(device: Mapping[str, Any]) -> int | None:
+    """Return the port of the device's SSH server when its record names one."""
     ports = device.get("local_ports")
     port = ports.get("ssh") if isinstance(ports, Mapping) else None
-    return port if isinstance(port, int) else DEFAULT_LOCAL_PORTS["ssh"]
+    return port if isinstance(port, int) else None
 
 
 def host_of_url(url: str) -> str:

@@ -14,10 +14,6 @@ from meetingctl.core.errors import AuthError
 # One text for an unknown device and for a wrong token, or the handshake would tell which devices exist.
 DENIED = "unknown device or wrong token"
 
-# Kinds of events that others look for. The details are the agent's address, and the port on the device.
-AGENT_REFUSED = "agent refused"
-PORT_REFUSED = "local port refused"
-
 # The reason of a visit that the agent turned away because of its setting `agent_ports`.
 PORT_NOT_ALLOWED = "port not allowed on the device"
 

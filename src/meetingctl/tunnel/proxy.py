@@ -17,13 +17,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from meetingctl.core.errors import ConfigError
+from meetingctl.core.events import AGENT_REFUSED, AGENT_UP, PORT_REFUSED
 from meetingctl.core.net import join_endpoint, parse_endpoint
 from meetingctl.core.settings import Settings
 from meetingctl.tunnel.caps import Agreed
 from meetingctl.tunnel.directory import (
-    AGENT_REFUSED,
     PORT_NOT_ALLOWED,
-    PORT_REFUSED,
     Admission,
     Desired,
     Directory,
@@ -151,7 +150,7 @@ class Proxy:
             if self._history(key).note_takeover(time.monotonic(), self._limits):
                 self._note_event(key, "two devices share one key", f"last from {former.peer} and {peer}")
         self._plane.add_session(session, sock, terms, early)
-        self._note_event(key, "agent up", f"{session.kind} agent from {peer}")
+        self._note_event(key, AGENT_UP, f"{session.kind} agent from {peer}")
         for public_port in self._ports_of(key):
             self._attach(public_port, session)
 
