@@ -203,21 +203,36 @@ def test_one_word_is_a_line_and_several_arrive_as_given(device, pins):
     assert b"".join(out) == b"a b;$HOME;';"
 
 
-@pytest.mark.parametrize("has_password", [True, False])
-def test_sudo_keeps_the_password_from_the_command(device, pins, tmp_path, has_password):
-    """A stand-in for sudo reads one line as the real one does with -S, and then runs what follows `--`."""
-    sudo = tmp_path / "sudo"
-    sudo.write_text('#!/bin/sh\n[ "$1" = -S ] && read -r _\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
-    sudo.chmod(0o755)
-    line = wrap_sudo("cat; echo 'it''s done'", has_password=has_password).replace("sudo", str(sudo), 1)
+def run_with_sudo(device, pins, tmp_path, line, *, uid: int, has_password: bool) -> bytes:
+    """Run a line by sudo as a user with this number; `sudo` and `id` are stand-ins.
+
+    That for sudo says so, and reads one line as the real one does with -S, and then runs what follows `--`.
+    """
+    programs = {
+        "sudo": 'echo "by sudo"; [ "$1" = -S ] && read -r _; while [ "$1" != -- ]; do shift; done; shift; exec "$@"',
+        "id": f"echo {uid}",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
     out = []
 
     async def main():
-        login = Login("anyone", device.identity)
-        route = route_to(device)
+        login, route = Login("anyone", device.identity), route_to(device)
+        command = f"PATH={tmp_path}:$PATH; {wrap_sudo(line, has_password=has_password)}"
         async with connect(TARGET, route, login=login, pins=pins, connect_s=10, note=print) as connection:
-            return await run_command(connection, line, stdout=out.append, stderr=print, stdin=b"secret\nmore\n")
+            return await run_command(connection, command, stdout=out.append, stderr=print, stdin=b"secret\nmore\n")
 
     assert asyncio.run(main()).exit_code == 0
-    if has_password:
-        assert b"".join(out) == b"its done\n"
+    return b"".join(out)
+
+
+@pytest.mark.parametrize(("uid", "said"), [(1000, b"by sudo\n"), (0, b"")])
+def test_sudo_keeps_the_password_from_the_command(device, pins, tmp_path, uid, said):
+    line = "cat; echo 'it''s done'"
+    assert run_with_sudo(device, pins, tmp_path, line, uid=uid, has_password=True) == said + b"its done\n"
+
+
+@pytest.mark.parametrize(("uid", "said"), [(1000, b"by sudo\n"), (0, b"")])
+def test_who_is_root_already_needs_no_sudo(device, pins, tmp_path, uid, said):
+    assert run_with_sudo(device, pins, tmp_path, "echo $((6 * 7))", uid=uid, has_password=False) == said + b"42\n"

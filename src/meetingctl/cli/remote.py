@@ -223,6 +223,7 @@ def untrust_host(ctx: typer.Context, target: TargetArgument, dry_run: DryRun = F
     Examples:
       meetingctl remote untrust demo-cam
     """
+    from meetingctl.core.errors import NotFound
     from meetingctl.core.target import parse_target
     from meetingctl.remote.hosts import HostKeys
 
@@ -231,11 +232,10 @@ def untrust_host(ctx: typer.Context, target: TargetArgument, dry_run: DryRun = F
     name = _name(parsed)
     pins = HostKeys(_known_hosts(run))
     removed = [key.fingerprint for key in (pins.pinned(name) if dry_run else pins.unpin(name))]
-    if not removed and not run.is_json:
-        run.out.note(f"{parsed}: no host key was pinned")
-        return
+    if not removed:
+        raise NotFound(f"{parsed}: no host key is pinned for it", hint="meetingctl fleet list")
     run.out.value(
-        {"target": str(parsed), "removed": removed, "changed": bool(removed) and not dry_run},
+        {"target": str(parsed), "removed": removed, "changed": not dry_run},
         text="\n".join(f"{name}\t{key}" for key in removed),
     )
 

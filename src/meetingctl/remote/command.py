@@ -37,10 +37,13 @@ def join_command(words: Sequence[str]) -> str:
 
 
 def wrap_sudo(line: str, *, has_password: bool) -> str:
-    """Return the line run by root. With a password sudo reads it from standard input, which the command never sees."""
-    if has_password:
-        return f"sudo -S -p '' -- sh -c {shlex.quote(f'exec </dev/null; {line}')}"
-    return f"sudo -n -- sh -c {shlex.quote(line)}"
+    """Return the line run by root: plainly for a user who is root already, else by sudo.
+
+    With a password sudo reads it from standard input, which the command never sees.
+    """
+    sudo, line = ("sudo -S -p ''", f"exec </dev/null; {line}") if has_password else ("sudo -n", line)
+    script = f'if [ "$(id -u)" = 0 ]; then exec sh -c "$1"; fi; exec {sudo} -- sh -c "$1"'
+    return f"exec sh -c {shlex.quote(script)} sh {shlex.quote(line)}"
 
 
 async def run_command(

@@ -83,9 +83,9 @@ def describe_change(target: Target, where: str, pinned: Sequence[HostKey], offer
     """Build the refusal of a changed key: both fingerprints, and the command that accepts the new one."""
     known = ", ".join(key.fingerprint for key in pinned)
     return HostKeyChanged(
-        f"{target}: the host key at {where} is not the pinned one: pinned {known}, offered {offered.fingerprint}",
-        hint=f"meetingctl remote trust {target} --fingerprint {offered.fingerprint}  "
-        "(only after the device itself shows this fingerprint)",
+        f"{target}: the host key at {where} is not the pinned one: pinned {known}, offered {offered.fingerprint}; "
+        "trust it only if the device itself shows that fingerprint",
+        hint=f"meetingctl remote trust {target} --fingerprint {offered.fingerprint}",
     )
 
 
@@ -162,7 +162,7 @@ class HostKeys:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline_s = time.monotonic() + LOCK_WAIT_S
         try:

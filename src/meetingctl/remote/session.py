@@ -110,7 +110,8 @@ async def connect(
     except asyncssh.PermissionDenied as exc:
         raise AuthError(
             f"{target}: {login.user} may not log in at {route}: {exc.reason}",
-            hint="name a key with --identity FILE, or a password with --ask-password",
+            hint="name the user with --user NAME or the setting ssh_user, "
+            "and a key with --identity FILE or a password with --ask-password",
         ) from exc
     except TimeoutError as exc:
         raise Unreachable(f"{target}: no SSH login at {route} within {connect_s:g} s") from exc
@@ -131,7 +132,7 @@ async def _open(
     verifier: _Verifier, pinned: Sequence[HostKey], route: Route, login: Login
 ) -> asyncssh.SSHClientConnection:
     if login.identity is not None and not login.identity.is_file():
-        raise ConfigError(f"no such key file: {login.identity}", hint="meetingctl config get ssh_identity")
+        raise ConfigError(f"no such key file: {login.identity}", hint="name a private key with --identity FILE")
     public_key = login.identity and login.identity.with_name(f"{login.identity.name}.pub")
     return await asyncssh.connect(
         route.host,
