@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -103,9 +104,75 @@ def test_a_new_code_replaces_the_old_one(admin: Cli, device: str) -> None:
     assert admin("fleet", "show", device, "--secrets", "--json").json["token_code"] == made
 
 
-@pytest.mark.parametrize("args", [["create", "x"], ["create", "x", "--type", "t"], ["create", "--serial", "s"]])
-def test_create_needs_type_and_distribution_together(args: list[str], admin: Cli) -> None:
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["create"],
+        ["create", "x"],
+        ["create", "x", "--type", "t"],
+        ["create", "--serial", "s"],
+        ["create", "x", "--generate"],
+    ],
+)
+def test_create_needs_type_and_distribution_or_generate_alone(args: list[str], admin: Cli) -> None:
     assert admin("fleet", *args).code == 2
+
+
+def test_create_with_everything_made(admin: Cli) -> None:
+    made = admin("fleet", "create", "--generate", "--json").json
+    assert admin("fleet", "show", made["device_key"]).code == 0
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["fleet", "remove", "nobody"],
+        ["fleet", "revoke", "nobody"],
+        ["fleet", "note", "nobody", "text"],
+        ["fleet", "tokens", "nobody", "--set", "1"],
+        ["fleet", "services", "nobody", "--set", "ssh"],
+        ["fleet", "heartbeat", "nobody"],
+        ["fleet", "create", "{}", "--type", "t", "--distribution", "d"],
+        ["tunnel", "open", "nobody", "ssh"],
+        ["tunnel", "close", "9059"],
+        ["token", "revoke", "abc"],
+    ],
+)
+def test_dry_run_promises_nothing_impossible(args: list[str], admin: Cli, device: str) -> None:
+    result = admin(*(word.format(device) for word in args), "--dry-run")
+    assert result.code == 1, result
+    assert "hint: meetingctl " in result.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["fleet", "remove", "{}"],
+        ["fleet", "note", "{}", "text"],
+        ["fleet", "create", "new-one", "--type", "t", "--distribution", "d"],
+        ["tunnel", "open", "{}", "ssh"],
+        ["token", "create", "someone"],
+    ],
+)
+def test_each_dry_run_has_the_same_shape(args: list[str], admin: Cli, device: str) -> None:
+    told = admin(*(word.format(device) for word in args), "--dry-run", "--json").json
+    for plan in told if isinstance(told, list) else [told]:
+        assert (plan["dry_run"], plan["would_change"]) == (True, True)
+        assert plan["action"]
+        assert plan["object"]
+
+
+def test_what_a_command_asks_for_alone_it_gets_without_an_audit_record(admin: Cli, device: str) -> None:
+    def reveals() -> int:
+        rows = admin("audit", "list", "--object", f"device:{device}", "--json").json
+        return sum(row["action"] == "device.reveal" for row in rows)
+
+    before = reveals()
+    assert admin("fleet", "show", device, "--fields", "status").code == 0
+    assert admin("fleet", "tokens", device).code == 0
+    assert reveals() == before
+    assert admin("fleet", "show", device, "--secrets").code == 0
+    assert reveals() == before + 1
 
 
 def test_create_refuses_reserved_words_and_taken_keys(admin: Cli, device: str) -> None:
@@ -162,6 +229,9 @@ def test_a_tunnel_from_open_to_close(admin: Cli, device: str) -> None:
         (["open", "{}", "relay"], 2),
         (["open", "{}", "70000"], 2),
         (["open", "{}", "ssh", "--for", "soon"], 2),
+        (["open", "{}", "ssh", "--for", "0"], 2),
+        (["open", "{}", "ssh", "--allow-from", "300.1.1.1"], 2),
+        (["stats", "nobody"], 1),
         (["open", "{}", "ssh"], 4),
         (["close"], 2),
         (["close", "9050", "--all"], 2),
@@ -181,12 +251,34 @@ def test_keys_and_their_roles(admin: Cli) -> None:
     assert key not in made.err
     viewer = Cli(admin.home, admin.env | {"MEETINGCTL_API_KEY": key})
     assert viewer("whoami", "--json").json["role"] == "viewer"
-    refused = viewer("fleet", "create", "--json")
+    refused = viewer("fleet", "create", "--generate", "--json")
     assert (refused.code, refused.json["error"]["code"]) == (4, "forbidden")
+    assert refused.json["error"]["message"].startswith("new device: ")
     key_id = next(row["id"] for row in admin("token", "list", "--json").json if row["name"] == "watcher")
     assert admin("token", "revoke", key_id).code == 2
     assert admin("token", "revoke", key_id, "--yes").code == 0
     assert viewer("whoami").code == 4
+
+
+def test_a_refusal_says_what_is_wrong_and_what_to_do(admin: Cli, device: str) -> None:
+    again = admin("fleet", "create", device, "--type", "t", "--distribution", "d")
+    assert again.err == f"error: {device}: device already exists\n\nhint: meetingctl fleet show {device}\n"
+    unauthorized = admin("tunnel", "open", device, "ssh")
+    assert unauthorized.err.endswith(f"hint: meetingctl fleet authorize {device}\n")
+    admin("fleet", "authorize", device)
+    assert "tunnel_relay_ports" in admin("tunnel", "open", device, "7").err
+    unknown = admin("fleet", "services", device, "--set", "foo")
+    assert (unknown.code, "use ssh, http, vnc, scp, debug" in unknown.err) == (2, True)
+    assert "hint: meetingctl token list\n" in admin("token", "revoke", "abc", "--yes").err
+    assert "shorter than 1 s" in admin("token", "create", "ci3", "--expires", "0d").err
+
+
+def test_open_tells_the_end_and_warns_about_an_absent_agent(admin: Cli, device: str) -> None:
+    admin("fleet", "authorize", device)
+    opened = admin("tunnel", "open", device, "http")
+    assert re.search(r"until \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ; end it with: meetingctl tunnel close \d+\n", opened.err)
+    assert "its agent is not connected" in opened.err
+    assert admin("tunnel", "open", device, "http", "--json").json["online"] is False
 
 
 def test_a_role_that_is_none(admin: Cli) -> None:

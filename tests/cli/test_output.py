@@ -114,6 +114,8 @@ def test_an_empty_list(style: str, data: str) -> None:
         (["device_key=cam-*"], ["cam-1", "cam-2"]),
         (["services=ssh"], ["cam-1"]),
         (["authorized=true"], ["cam-1"]),
+        (["authorized=yes"], ["cam-1"]),
+        (["authorized=no"], ["cam-2"]),
         (["authorized=true", "status=Unknown"], []),
         (["note=null"], ["cam-1"]),
     ],

@@ -11,7 +11,7 @@ import typer
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import Device, Devices, DryRun, Fields, Filters, Watch
 from meetingctl.cli.output import Column
-from meetingctl.cli.targets import for_each
+from meetingctl.cli.targets import for_each, tell_plan
 from meetingctl.cli.tree import Noun
 from meetingctl.cli.watch import show_until_stopped
 
@@ -112,6 +112,9 @@ def create_device(
     device: Annotated[
         str | None, typer.Argument(metavar="KEY", help="key of the new device; made when it is not given")
     ] = None,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="let the server make key, type and all the rest")
+    ] = False,
     device_type: Annotated[str | None, typer.Option("--type", metavar="NAME", help="device type")] = None,
     distribution: Annotated[str | None, typer.Option("--distribution", metavar="NAME", help="distribution")] = None,
     serial: Annotated[str | None, typer.Option("--serial", metavar="TEXT", help="serial number of the product")] = None,
@@ -119,26 +122,32 @@ def create_device(
 ) -> None:
     """Create a device; its token code and passwords are shown once.
 
-    Without arguments the server makes everything. A device with a chosen key needs --type and --distribution.
+    A device needs --type and --distribution, or --generate alone, which leaves everything to the server.
 
     Examples:
-      meetingctl fleet create
       meetingctl fleet create cam-7 --type rpicam --distribution trixie
       meetingctl fleet create --type rpicam --distribution trixie --json
+      meetingctl fleet create --generate
     """
     from meetingctl.core.ids import new_token_code, parse_device_key
     from meetingctl.core.secret import Secret
 
     run = of(ctx)
     is_plain = device is None and device_type is None and distribution is None and serial is None
-    if not is_plain and (device_type is None or distribution is None):
-        run.refuse("--type and --distribution go together", hint="meetingctl fleet create --help")
+    if generate and not is_plain:
+        run.refuse("--generate goes alone", hint="meetingctl fleet create --generate")
+    if not generate and (device_type is None or distribution is None):
+        missing = "--type" if device_type is None else "--distribution"
+        run.refuse(
+            f"a device needs {missing}", hint="meetingctl fleet create cam-7 --type rpicam --distribution trixie"
+        )
     key = str(parse_device_key(device)) if device is not None else None
-    if dry_run:
-        _tell_dry(run, "create", key or "a device with a made key")
-        return
     with run.open_client() as client:
-        if is_plain:
+        if dry_run:
+            _refuse_known(client, key)
+            tell_plan(run, "create", key or "a device with a made key")
+            return
+        if generate:
             made = client.generate_device()
         else:
             key = key or str(client.generate_key()["devicekey"])
@@ -151,7 +160,20 @@ def create_device(
             )
     key = str(made.pop("devicekey", key))
     run.out.record({"device_key": key, **made})
-    run.out.note(f"the secrets are shown once; next: meetingctl fleet authorize {key}")
+    run.out.note(f"the secrets are shown once; next: {run.line('fleet', 'authorize', key)}")
+
+
+def _refuse_known(client: FleetClient, key: str | None) -> None:
+    """Raises: Conflict when a device has the key."""
+    from meetingctl.core.errors import Conflict, NotFound
+
+    if key is None:
+        return
+    try:
+        client.get_device(key)
+    except NotFound:
+        return
+    raise Conflict(f"{key}: device already exists", hint=f"meetingctl fleet show {key}")
 
 
 @app.command("register")
@@ -188,6 +210,8 @@ def authorize_devices(ctx: typer.Context, devices: Devices, dry_run: DryRun = Fa
 @app.command("revoke")
 def revoke_devices(ctx: typer.Context, devices: Devices, dry_run: DryRun = False) -> int:
     """Take the authorization from devices; their connections and tunnels end at once.
+
+    The record stays; `fleet authorize` lets the device in again.
 
     Examples:
       meetingctl fleet revoke cam-7
@@ -285,7 +309,7 @@ def change_services(
       meetingctl fleet services cam-7 --local-port http=5000
     """
     run = of(ctx)
-    wanted = None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+    wanted = None if names is None else _read_services(run, names)
     ports = dict(_read_local_port(run, text) for text in local_ports)
     if dry_run and (wanted is not None or ports):
         _tell_dry(run, "change the services of", device)
@@ -296,6 +320,15 @@ def change_services(
             client.set_services(device, wanted, local_ports=ports or None)
         facts["services"] = client.get_services(device)
     run.out.record(facts | ({"local_ports": ports} if ports else {}))
+
+
+def _read_services(run: Invocation, text: str) -> list[str]:
+    from meetingctl.core.services import DECLARED_SERVICES
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := next((name for name in names if name not in DECLARED_SERVICES), None):
+        run.refuse(f"no service {unknown[:40]!r}", hint=f"use {', '.join(DECLARED_SERVICES)}")
+    return names
 
 
 def _read_local_port(run: Invocation, text: str) -> tuple[str, int]:
@@ -364,14 +397,15 @@ def _read_code(run: Invocation, device: str, token_file: str | None) -> Secret:
 def _change_each(
     run: Invocation, word: str, devices: list[str], change: Callable[[FleetClient, str], object], dry_run: bool
 ) -> int:
-    if dry_run:
-        return for_each(run, word, devices, lambda key: None, dry_run=True)
     with run.open_client() as client:
-        return for_each(run, word, devices, lambda key: change(client, key))
+        return for_each(
+            run, word, devices, client.get_device if dry_run else lambda key: change(client, key), dry_run=dry_run
+        )
 
 
 def _tell_dry(run: Invocation, word: str, device: str) -> None:
-    if run.out.is_json:
-        run.out.value({"dry_run": True, "action": word, "device_key": device})
-    else:
-        run.out.note(f"would {word} {device}")
+    """Say what would be done to a device that is there. Without an API key nobody can look. Raises: NotFound."""
+    if run.settings.api_key:
+        with run.open_client() as client:
+            client.get_device(device)
+    tell_plan(run, word, device)

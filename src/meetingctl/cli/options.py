@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from meetingctl.core.duration import parse_duration_s
+from meetingctl.core.errors import InvalidInput
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show what would be done, and do nothing")]
 Fields = Annotated[str, typer.Option("--fields", metavar="A,B", help="show these fields only", show_default=False)]
 Filters = Annotated[
@@ -15,3 +18,11 @@ Filters = Annotated[
 Watch = Annotated[bool, typer.Option("--watch", help="show it again every 2 s until Ctrl-C")]
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help="device key", show_default=False)]
 Devices = Annotated[list[str], typer.Argument(metavar="DEVICE...", help="device keys", show_default=False)]
+
+
+def parse_life_s(text: str, option: str) -> float:
+    """Read how long something lives, in seconds. Raises: InvalidInput for less than a second."""
+    life_s = parse_duration_s(text)
+    if life_s < 1:
+        raise InvalidInput(f"{option} {text}: shorter than 1 s", hint=f"use for example {option} 1h")
+    return life_s

@@ -98,7 +98,7 @@ def cell_text(value: Any, *, nothing: str = "") -> str:
 
 
 class Filter(NamedTuple):
-    """Keep rows whose value matches: text as `--json` shows it, `*` and `?` as wildcards, any member of a list."""
+    """Keep rows whose value matches: text as it is shown, `*` and `?` as wildcards, any member of a list."""
 
     key: str
     pattern: str
@@ -106,11 +106,15 @@ class Filter(NamedTuple):
     def accepts(self, row: Row) -> bool:
         value = row.get(self.key)
         values = value if isinstance(value, list) else [value]
-        return any(fnmatchcase(_filter_text(item), self.pattern.lower()) for item in values)
+        pattern = self.pattern.lower()
+        return any(fnmatchcase(text, pattern) for item in values for text in _filter_texts(item))
 
 
-def _filter_text(value: Any) -> str:
-    return value.lower() if isinstance(value, str) else json.dumps(value, default=str).lower()
+def _filter_texts(value: Any) -> tuple[str, ...]:
+    """Return the texts that stand for a value: a table shows `yes` where JSON says `true`."""
+    if isinstance(value, bool):
+        return ("true", "yes") if value else ("false", "no")
+    return (value.lower() if isinstance(value, str) else json.dumps(value, default=str).lower(),)
 
 
 def parse_filters(texts: Iterable[str]) -> list[Filter]:

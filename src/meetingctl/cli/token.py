@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meetingctl.cli.invocation import of
-from meetingctl.cli.options import DryRun, Fields, Filters
-from meetingctl.cli.targets import for_each
+from meetingctl.cli.options import DryRun, Fields, Filters, parse_life_s
+from meetingctl.cli.targets import for_each, tell_plan
 from meetingctl.cli.tree import Noun
+
+if TYPE_CHECKING:
+    from meetingctl.client import FleetClient
 
 app = Noun()
 
@@ -32,7 +36,7 @@ def list_keys(
     run = of(ctx)
     with run.open_client() as client:
         keys = client.list_keys()
-    run.out.rows(keys, _COLUMNS, empty="no keys", fields=fields, filters=filters)
+    run.out.rows(keys, _COLUMNS, empty="no API keys", fields=fields, filters=filters)
 
 
 @app.command("create")
@@ -53,19 +57,16 @@ def create_key(
       meetingctl token create dashboard
       meetingctl token create ci --role operator --expires 90d > ci.key
     """
-    from meetingctl.core.duration import parse_duration_s
-
     run = of(ctx)
     if role not in ROLES:
         run.refuse(f"no role {role[:40]!r}", hint=f"use one of {', '.join(ROLES)}")
-    expires_in_s = parse_duration_s(expires) if expires is not None else None
+    expires_in_s = parse_life_s(expires, "--expires") if expires is not None else None
     if dry_run:
-        facts = {"dry_run": True, "name": name, "role": role, "expires_in_s": expires_in_s}
-        run.out.value(facts, text=f"would create a key for {name} with role {role}")
+        tell_plan(run, f"create a {role} API key for", name, role=role, expires_in_s=expires_in_s)
         return
     with run.open_client() as client:
         made = client.create_key(name, role=role, expires_in_s=expires_in_s)
-    run.out.note(f"key {made.get('id')} for {name}, role {role}; it is shown once:")
+    run.out.note(f"API key {made.get('id')} for {name}, role {role}; it is shown once:")
     run.out.value(made, text=str(made.get("key")))
 
 
@@ -80,11 +81,23 @@ def revoke_keys(
     """Revoke API keys at once; who uses them is locked out.
 
     Examples:
-      meetingctl token revoke 3fa9c1d2 --yes
+      meetingctl token revoke 3fa9c1d2a7b4 --yes
     """
     run = of(ctx)
-    if dry_run:
-        return for_each(run, "revoke", key_ids, lambda key_id: None, dry_run=True)
-    run.confirm(f"revoke {', '.join(key_ids)}?")
+    if not dry_run:
+        run.confirm(f"revoke {', '.join(key_ids)}?")
     with run.open_client() as client:
-        return for_each(run, "revoke", key_ids, client.revoke_key)
+        return for_each(run, "revoke", key_ids, _find_key(client) if dry_run else client.revoke_key, dry_run=dry_run)
+
+
+def _find_key(client: FleetClient) -> Callable[[str], None]:
+    """Return a function that raises NotFound for an id that no API key has."""
+    from meetingctl.core.errors import NotFound
+
+    known = {str(key.get("id")) for key in client.list_keys()}
+
+    def find(key_id: str) -> None:
+        if key_id not in known:
+            raise NotFound(f"key {key_id}: not found", hint="meetingctl token list")
+
+    return find

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meetingctl.cli.invocation import Invocation, of
-from meetingctl.cli.options import Device, DryRun, Fields, Filters, Watch
-from meetingctl.cli.output import Column
-from meetingctl.cli.targets import for_each
+from meetingctl.cli.options import Device, DryRun, Fields, Filters, Watch, parse_life_s
+from meetingctl.cli.output import Column, with_iso_times
+from meetingctl.cli.targets import for_each, tell_plan
 from meetingctl.cli.tree import Noun
 from meetingctl.cli.watch import show_until_stopped
 
 if TYPE_CHECKING:
+    from meetingctl.client import FleetClient, JsonObject
     from meetingctl.tunnel.agent import AgentStatus
     from meetingctl.tunnel.agentconfig import AgentConfig
 
 app = Noun()
 
 _COLUMNS = (
-    Column("port", "id"),
+    Column("port"),
     Column("device_key", "device"),
     Column("service"),
     Column("local_port"),
@@ -30,7 +31,7 @@ _COLUMNS = (
 )
 _SHOW_ORDER = ("port", "device_key", "service", "local_port", "url", "online", "expires_at")
 
-TunnelId = Annotated[int, typer.Argument(metavar="ID", min=1, max=65535, help="public port", show_default=False)]
+TunnelId = Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535, help="public port", show_default=False)]
 
 
 @app.command("open")
@@ -59,19 +60,38 @@ def open_tunnel(
       meetingctl tunnel open cam-7 8554 --for 15m
       meetingctl tunnel open cam-7 http --allow-from 192.0.2.0/24 --json
     """
-    from meetingctl.core.duration import parse_duration_s
+    from meetingctl.core.net import parse_networks
 
     run = of(ctx)
     name, port = _service_and_port(run, service)
-    ttl_s = parse_duration_s(life) if life is not None else None
-    if dry_run:
-        _tell_dry(run, {"device_key": device, "service": name, "local_port": port})
-        return
+    ttl_s = parse_life_s(life, "--for") if life is not None else None
+    parse_networks(word for word in allow_from if word not in {"any", "requester"})
     with run.open_client() as client:
+        if dry_run:
+            client.get_device(device)
+            tell_plan(run, f"open {service} of", device, service=name, local_port=port)
+            return
         reply = client.open_tunnel(device, name, port=port, ttl_s=ttl_s, allow_from=allow_from or None)
-    run.out.value({"device_key": device, "service": name, **reply}, text=str(reply.get("url")))
-    if reply.get("expires_at"):
-        run.out.note(f"until {reply['expires_at']} UTC; end it with: meetingctl tunnel close {reply.get('port')}")
+        is_online = _is_online(client, reply)
+    facts = {"device_key": device, "service": name, **reply, "online": is_online}
+    run.out.value(facts, text=str(reply.get("url")))
+    close = run.line("tunnel", "close", str(reply.get("port")))
+    ends_at = with_iso_times(reply).get("expires_at")
+    run.out.note(f"{f'until {ends_at}' if ends_at else 'it has no end'}; end it with: {close}")
+    if is_online is False:
+        show = run.line("tunnel", "show", str(reply.get("port")))
+        run.out.warn(f"{device}: its agent is not connected; the port refuses until it is", hint=show)
+
+
+def _is_online(client: FleetClient, opened: JsonObject) -> bool | None:
+    """Say whether the agent of an opened tunnel is connected; None when the server does not tell."""
+    from meetingctl.core.errors import MeetingctlError
+
+    try:
+        online = client.get_tunnel(int(opened["port"])).get("online")
+    except (MeetingctlError, KeyError):
+        return None
+    return online if isinstance(online, bool) else None
 
 
 def _service_and_port(run: Invocation, text: str) -> tuple[str, int | None]:
@@ -84,13 +104,6 @@ def _service_and_port(run: Invocation, text: str) -> tuple[str, int | None]:
     if text not in TUNNEL_SERVICES or text == "relay":
         run.refuse(f"no service {text[:40]!r}", hint="use ssh, http, vnc, scp or a port number")
     return text, None
-
-
-def _tell_dry(run: Invocation, facts: dict[str, Any]) -> None:
-    if run.out.is_json:
-        run.out.value({"dry_run": True, **facts})
-    else:
-        run.out.note(f"would open {facts['service']} of {facts['device_key']}")
 
 
 @app.command("list")
@@ -133,7 +146,7 @@ def show_tunnel(ctx: typer.Context, port: TunnelId, fields: Fields = "") -> None
 def close_tunnels(
     ctx: typer.Context,
     ports: Annotated[
-        list[int], typer.Argument(metavar="ID...", min=1, max=65535, help="public ports", show_default=False)
+        list[int], typer.Argument(metavar="PORT...", min=1, max=65535, help="public ports", show_default=False)
     ] = [],  # noqa: B006 - Typer reads the default and copies it
     every: Annotated[bool, typer.Option("--all", help="close every tunnel of the fleet")] = False,
     dry_run: DryRun = False,
@@ -146,13 +159,12 @@ def close_tunnels(
     """
     run = of(ctx)
     if bool(ports) == every:
-        run.refuse("name tunnels by ID, or --all", hint="meetingctl tunnel list")
+        run.refuse("name tunnels by their public port, or --all", hint="meetingctl tunnel list")
     names = [str(port) for port in ports]
     with run.open_client() as client:
         if not every:
-            return for_each(
-                run, "close", names, lambda name: None if dry_run else client.close_tunnel(int(name)), dry_run=dry_run
-            )
+            act = client.get_tunnel if dry_run else client.close_tunnel
+            return for_each(run, "close", names, lambda name: act(int(name)), dry_run=dry_run)
         if dry_run:
             names = [str(tunnel["port"]) for tunnel in client.list_tunnels()]
             return for_each(run, "close", names, lambda name: None, dry_run=True)
@@ -177,10 +189,12 @@ def show_stats(
     run = of(ctx)
     with run.open_client() as client:
         reply = client.tunnel_stats(device)
+        if device is not None and not reply.get("stats") and not reply.get("agents"):
+            client.get_device(device)
     if run.out.style == "json" and not fields:
         run.out.value(reply)
         return
-    columns = ("device_key", "service", "visits", "refused", "bytes_in", "bytes_out", "last_visit")
+    columns = (Column("device_key", "device"), "service", "visits", "refused", "bytes_in", "bytes_out", "last_visit")
     run.out.rows(reply.get("stats") or [], columns, empty="no visits yet", fields=fields)
     if not run.out.is_json:
         agents = reply.get("agents") or []
@@ -201,7 +215,7 @@ def run_agent(
         str | None, typer.Option("--token-file", metavar="FILE", help="read the token code from this file")
     ] = None,
     api: Annotated[
-        str | None, typer.Option("--api", metavar="URL", help="fleet API for heartbeats; default: the server's address")
+        str | None, typer.Option("--api", metavar="URL", help="fleet API for heartbeats; without it there are none")
     ] = None,
     config: Annotated[
         str | None, typer.Option("--config", metavar="FILE", help="read a device's meeting.json instead")
@@ -213,7 +227,8 @@ def run_agent(
 
     Examples:
       meetingctl tunnel agent --config /etc/meeting/meeting.json
-      meetingctl tunnel agent --server fleet.example.org:9001 --device-key cam-7 --token-file code.txt
+      meetingctl tunnel agent --server fleet.example.org:9001 --api https://fleet.example.org --device-key cam-7
+      meetingctl tunnel agent --server 192.0.2.1:9001 --device-key cam-7 --token-file code.txt
     """
     from meetingctl.cli.signals import stop_on_signals
     from meetingctl.tunnel.agent import Agent
@@ -224,6 +239,8 @@ def run_agent(
         token = Path(token_file).read_text(encoding="utf-8").strip()
     run.set_options(agent_server=server, agent_device_key=device_key, agent_token=token, server_url=api)
     agent_config = load_meeting_json(Path(config)) if config is not None else _agent_config(run)
+    if not agent_config.api_url:
+        run.out.note("no heartbeats, so the server shows the device as Unknown: --api URL names the fleet API")
     agent = Agent(agent_config, on_status=lambda status: _tell_status(run, agent_config, status))
     with stop_on_signals() as stop:
         agent.run(stop)
