@@ -39,7 +39,7 @@ def openssh(tmp_path: Path, require_program: Callable[..., str]) -> Iterator[Ope
         require_program(program, package="openssh-client")
     host_key, visitor_key = load_key(tmp_path / "host", "host"), load_key(tmp_path / "id", "visitor")
     thread = LoopThread()
-    server = DeviceSsh(host_key=host_key, visitor_key=visitor_key, path=os.environ["PATH"])
+    server = DeviceSsh(name="demo-cam", host_key=host_key, visitor_key=visitor_key, path=os.environ["PATH"])
     thread.run(server.start("127.0.0.1", 0))
     yield OpenSsh(tmp_path, server.port, host_key.export_public_key().decode().strip())
     thread.run(server.close())

@@ -15,10 +15,10 @@ def page():
     page.close()
 
 
-def get(page, path, method="GET"):
+def get(page, path, method="GET", accept="text/html,*/*;q=0.8"):
     connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers={"Accept": accept})
         answer = connection.getresponse()
         return answer.status, dict(answer.getheaders()), answer.read().decode()
     finally:
@@ -34,6 +34,19 @@ def test_the_page_shows_device_and_tunnels(page):
         assert part in text
     assert "http://" not in text
     assert "src=" not in text
+
+
+def test_a_terminal_gets_plain_text(page):
+    page.show_tunnels([TunnelFact("ssh", "127.0.0.1:9050", 2222)])
+    status, headers, text = get(page, "/", accept="*/*")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    assert headers["Vary"] == "Accept"
+    assert text.startswith("demo-cam: demo device, up ")
+    assert text.splitlines()[2:] == [
+        "service  public address         port here",
+        "ssh      127.0.0.1:9050         2222",
+    ]
 
 
 def test_the_same_facts_come_as_json(page):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from meetingctl.demo.shell import login_shell
 from meetingctl.demo.sshd import load_key
 
 pytestmark = pytest.mark.real
@@ -105,6 +106,16 @@ def test_a_shell_has_a_real_terminal_that_follows_the_window(openssh):
             pytest.fail("the new window size did not arrive")
         os.write(master, b"exit 6\n")
         assert process.wait(15) == 6
+
+
+def test_the_prompt_shows_the_device(openssh):
+    if Path(login_shell()).name != "bash":
+        pytest.skip("only bash is told its prompt after its start files")
+    with interactive(openssh) as (master, process):
+        read_until(master, getpass.getuser().encode() + rb"@demo-cam:.*[$#] ")
+        os.write(master, b"echo [${PROMPT_COMMAND-unset}]; exit\n")
+        read_until(master, rb"\[unset\]")
+        assert process.wait(15) == 0
 
 
 def test_the_terminal_is_the_controlling_one(openssh):

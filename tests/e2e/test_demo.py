@@ -90,12 +90,13 @@ def test_the_printed_lines_work_and_ctrl_c_leaves_nothing(demo, tmp_path):
         shell = demo.paste(f"{lines['ssh']} 'echo $((6 * 7))'")
         assert (shell.returncode, shell.stdout) == (0, b"42\n"), shell.stderr
         page = demo.paste(f"{lines['curl']} --silent --fail")
-        assert b"demo-cam" in page.stdout
+        assert page.stdout.startswith(b"demo-cam: demo device, up ")
         listed = demo.paste(f"{lines['list']} --json")
         assert [device["device_key"] for device in json.loads(listed.stdout)] == ["demo-cam"]
         remote = demo.paste(f"{lines['remote']} -- id -u")
         assert remote.stdout.decode().strip() == str(os.geteuid()), remote.stderr
         assert (demo.data / "credentials.toml").stat().st_mode & 0o777 == 0o600
+        assert (demo.user.home / ".config/meetingctl").stat().st_mode & 0o777 == 0o700
         assert str(demo.data / "credentials.toml") in text
 
         pids = tmp_path / "pids"
@@ -166,6 +167,24 @@ def test_a_taken_public_port_is_passed_over(demo):
         facts = json.loads(text)
         assert demo.ports[2] not in (facts["ssh_port"], facts["http_port"])
         assert demo.paste(f"{facts['try'][0]} echo in").stdout == b"in\n"
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_another_pool_moves_the_tunnels_of_the_first_start(demo):
+    with demo.running("--json") as (process, text):
+        before = json.loads(text)
+        process.terminate()
+        assert process.wait(20) == 0
+    first = free_ports(4)
+    demo.args[demo.args.index("--tunnel-ports") + 1] = f"{first}-{first + 3}"
+    with demo.running("--json") as (process, text):
+        facts = json.loads(text)
+        assert {facts["ssh_port"], facts["http_port"]} <= set(range(first, first + 4))
+        assert not {facts["ssh_port"], facts["http_port"]} & {before["ssh_port"], before["http_port"]}
+        assert demo.paste(f"{facts['try'][0]} echo in").stdout == b"in\n"
+        listed = json.loads(demo.paste(f"{facts['try'][2].replace('fleet', 'tunnel')} --json").stdout)
+        assert {tunnel["port"] for tunnel in listed} == {facts["ssh_port"], facts["http_port"]}
         process.terminate()
         assert process.wait(20) == 0
 

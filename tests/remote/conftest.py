@@ -46,7 +46,7 @@ def loop_thread() -> Iterator[LoopThread]:
 def device(tmp_path: Path, loop_thread: LoopThread) -> Iterator[Device]:
     keys = tmp_path / "device"
     host_key, visitor_key = load_key(keys / "host_key", "host"), load_key(keys / "id", "visitor")
-    server = DeviceSsh(host_key=host_key, visitor_key=visitor_key, path=os.environ["PATH"])
+    server = DeviceSsh(name="demo-cam", host_key=host_key, visitor_key=visitor_key, path=os.environ["PATH"])
     loop_thread.run(server.start("127.0.0.1", 0))
     yield Device(keys, host_key, keys / "id", server.port)
     loop_thread.run(server.close())

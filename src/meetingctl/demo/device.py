@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,14 +69,17 @@ def enrol(client: FleetClient, state: DeviceState) -> None:
     client.set_services(state.device_key, SERVICES, local_ports=local_ports)
 
 
-def open_public_port(client: FleetClient, key: str, service: str, *, is_free: Callable[[int], bool]) -> int:
-    """Open a tunnel on a port that no other program holds, and return the port.
+def open_public_port(
+    client: FleetClient, key: str, service: str, *, pool: Container[int], is_free: Callable[[int], bool]
+) -> int:
+    """Open a tunnel on a port of the pool that no other program holds, and return the port.
 
-    Call it before the agent is connected, when nobody listens on a free one. Raises: Busy.
+    A tunnel that an earlier start with another pool has left is closed and opened anew. Call it before the agent is
+    connected, when nobody listens on a free port. Raises: Busy.
     """
     for _ in range(PORT_TRIES):
         port = int(client.open_tunnel(key, service)["port"])
-        if is_free(port):
+        if port in pool and is_free(port):
             return port
         client.close_tunnel(port)
     raise Busy(

@@ -1,4 +1,4 @@
-"""The demo device's status page: one HTML page and the same facts as JSON, no assets."""
+"""The demo device's status page: HTML for browsers, text for terminals and the same facts as JSON, no assets."""
 
 from __future__ import annotations
 
@@ -59,6 +59,14 @@ def render_page(facts: PageFacts) -> str:
         f"<table><caption>Tunnels</caption><tr><th>service<th>public address<th>port here</tr>{rows}</table>"
         "</body></html>\n"
     )
+
+
+def render_text(facts: PageFacts) -> str:
+    """Write the same facts for a terminal."""
+    rows = [("service", "public address", "port here")]
+    rows += [(tunnel.service, tunnel.public, str(tunnel.local_port)) for tunnel in facts.tunnels]
+    table = "".join(f"{service:<9}{public:<23}{port}\n" for service, public, port in rows)
+    return f"{facts.device}: demo device, up {format_duration(facts.uptime_s)}\n\n{table}"
 
 
 class StatusPage:
@@ -129,8 +137,10 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         facts = self.server.facts()
         match self.path.partition("?")[0]:
-            case "/":
+            case "/" if "text/html" in self.headers.get("Accept", ""):
                 self._send("text/html; charset=utf-8", render_page(facts))
+            case "/":
+                self._send("text/plain; charset=utf-8", render_text(facts))
             case "/status.json":
                 self._send("application/json", json.dumps(asdict(facts)) + "\n")
             case _:
@@ -144,6 +154,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        self.send_header("Vary", "Accept")
         self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()

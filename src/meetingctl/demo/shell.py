@@ -44,17 +44,28 @@ def login_environment(process: Process, path: str) -> dict[str, str]:
     return env
 
 
+def prompt_environment(name: str) -> dict[str, str]:
+    """Return what makes a shell's prompt show that it runs on the device.
+
+    The start files of a login set `PS1` themselves; bash then runs this once before its first prompt. Other shells take
+    the plain `PS1`, unless their start files replace it.
+    """
+    return {"PS1": f"{name}$ ", "PROMPT_COMMAND": f"PS1='\\u@{name}:\\w\\$ '; unset PROMPT_COMMAND"}
+
+
 def login_shell() -> str:
     """Return the invoking user's shell; `sh` for accounts without one."""
     shell = pwd.getpwuid(os.geteuid()).pw_shell
     return shell if os.access(shell, os.X_OK) and not shell.endswith(("/nologin", "/false")) else "/bin/sh"
 
 
-async def serve_session(process: Process, *, path: str) -> None:
+async def serve_session(process: Process, *, name: str, path: str) -> None:
     """Run what the visitor asked for until it ends or the visitor is gone, and report its exit status."""
     shell = login_shell()
     argv = [shell, "-c", process.command] if process.command is not None else [shell, "-l"]
     env = login_environment(process, path)
+    if process.command is None:
+        env |= prompt_environment(name)
     try:
         await (_run_in_terminal if process.term_type else _run_with_pipes)(process, argv, env)
     except (OSError, asyncssh.Error) as exc:

@@ -31,8 +31,9 @@ def load_key(path: Path, comment: str) -> asyncssh.SSHKey:
 class DeviceSsh:
     """Serves shells, commands, SFTP and SCP to whoever holds the visitor's key, under any user name."""
 
-    def __init__(self, *, host_key: asyncssh.SSHKey, visitor_key: asyncssh.SSHKey, path: str) -> None:
-        """`path` is the search path of the sessions."""
+    def __init__(self, *, name: str, host_key: asyncssh.SSHKey, visitor_key: asyncssh.SSHKey, path: str) -> None:
+        """`name` is what the prompt shows, `path` the search path of the sessions."""
+        self._name = name
         self._host_key = host_key
         self._visitors = asyncssh.import_authorized_keys(visitor_key.export_public_key().decode())
         self._path = path
@@ -78,7 +79,7 @@ class DeviceSsh:
         await self._acceptor.wait_closed()
 
     async def _serve(self, process: Process) -> None:
-        session = asyncio.create_task(serve_session(process, path=self._path))
+        session = asyncio.create_task(serve_session(process, name=self._name, path=self._path))
         self._sessions.add(session)
         session.add_done_callback(self._sessions.discard)
         await session

@@ -21,8 +21,8 @@ from pathlib import Path
 import asyncssh
 
 from meetingctl.client import FleetClient
-from meetingctl.core.errors import Busy, ConfigError, InvalidInput, MeetingctlError, Unreachable
-from meetingctl.core.net import is_loopback, join_endpoint, parse_endpoint
+from meetingctl.core.errors import Busy, ConfigError, Conflict, InvalidInput, MeetingctlError, Unreachable
+from meetingctl.core.net import is_loopback, join_endpoint, parse_endpoint, parse_port_range
 from meetingctl.core.secret import Secret
 from meetingctl.core.settings import Settings
 from meetingctl.demo.device import (
@@ -132,7 +132,8 @@ async def open_stage(settings: Settings, data_dir: Path, *, path: str) -> AsyncI
         server_url = f"http://{join_endpoint(*plane.api_address)}"
         api_key = read_api_key(data_dir / "credentials.toml")
         client = stack.enter_context(FleetClient(server_url, api_key=api_key))
-        ssh_port, http_port = await asyncio.to_thread(_open_tunnels, client, device.state)
+        pool = parse_port_range(settings.tunnel_ports)
+        ssh_port, http_port = await asyncio.to_thread(_open_tunnels, client, device.state, pool)
         device.page.show_tunnels(
             [
                 TunnelFact("ssh", join_endpoint(HOST, ssh_port), device.state.ssh_port),
@@ -185,7 +186,7 @@ def claim(endpoint: str, option: str) -> socket.socket:
     """Listen on an address of the demo. Raises: Busy naming the option that chooses another one."""
     try:
         return bind_listener(endpoint)
-    except Busy as exc:
+    except Conflict as exc:
         host, port = parse_endpoint(endpoint)
         other = join_endpoint(host, port + 10_000 if port < 50_000 else port - 10_000)
         raise Busy(exc.message, hint=f"meetingctl demo {option} {other}") from exc
@@ -222,7 +223,7 @@ async def _start_device(stack: contextlib.AsyncExitStack, folder: Path, path: st
     state = read_state(folder / "device.json")
     host_key = load_key(folder / "ssh_host_ed25519_key", state.device_key)
     visitor_key = load_key(folder / "id_ed25519", f"visitor of {state.device_key}")
-    ssh = DeviceSsh(host_key=host_key, visitor_key=visitor_key, path=path)
+    ssh = DeviceSsh(name=state.device_key, host_key=host_key, visitor_key=visitor_key, path=path)
     await ssh.start(HOST, state.ssh_port if is_port_free(HOST, state.ssh_port) else 0)
     stack.push_async_callback(ssh.close)
     page_port = state.http_port if is_port_free(HOST, state.http_port) else 0
@@ -234,11 +235,10 @@ async def _start_device(stack: contextlib.AsyncExitStack, folder: Path, path: st
     return _Device(state, host_key, page)
 
 
-def _open_tunnels(client: FleetClient, state: DeviceState) -> tuple[int, int]:
+def _open_tunnels(client: FleetClient, state: DeviceState, pool: range) -> tuple[int, int]:
     enrol(client, state)
-    is_free = partial(is_port_free, HOST)
-    ssh_port = open_public_port(client, state.device_key, "ssh", is_free=is_free)
-    return ssh_port, open_public_port(client, state.device_key, "http", is_free=is_free)
+    open_port = partial(open_public_port, client, state.device_key, pool=pool, is_free=partial(is_port_free, HOST))
+    return open_port("ssh"), open_port("http")
 
 
 async def _wait_online(agent: Agent, device: _Device, ssh_port: int) -> None:
