@@ -48,7 +48,7 @@ class Heart(threading.Thread):
 
 def test_every_acknowledged_heartbeat_survives_kill_9(openssh, tmp_path):
     with running(World(tmp_path / "world")) as world:
-        devices = [world.operator.json("fleet", "create") for _ in range(DEVICES)]
+        devices = [world.operator.json("fleet", "create", "--generate") for _ in range(DEVICES)]
         for _ in range(KILLS):
             hearts = [Heart(world.api_port, device["device_key"], device["token_code"]) for device in devices]
             for heart in hearts:
