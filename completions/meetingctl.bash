@@ -12,7 +12,7 @@ _meetingctl_subcommands() {
     'remote') words='run ssh trust untrust' ;;
     'fleet') words='list show create register authorize revoke note tokens services remove heartbeat' ;;
     'token') words='list create revoke' ;;
-    'audit') words='list verify' ;;
+    'audit') words='list export verify' ;;
     'device') words='status config stream record watchdog' ;;
     'device config') words='get set list check' ;;
     'device stream') words='run status reload' ;;
@@ -70,7 +70,7 @@ _meetingctl_options() {
     'fleet') words='-h --help' ;;
     'fleet list') words='--prefix --limit --watch --fields --filter -h --help' ;;
     'fleet show') words='--secrets --fields -h --help' ;;
-    'fleet create') words='--type --distribution --serial --dry-run -h --help' ;;
+    'fleet create') words='--generate --type --distribution --serial --dry-run -h --help' ;;
     'fleet register') words='--token-file --dry-run -h --help' ;;
     'fleet authorize') words='--dry-run -h --help' ;;
     'fleet revoke') words='--dry-run -h --help' ;;
@@ -85,6 +85,7 @@ _meetingctl_options() {
     'token revoke') words='--dry-run -h --help' ;;
     'audit') words='-h --help' ;;
     'audit list') words='--limit --object --before --fields --filter -h --help' ;;
+    'audit export') words='--out --object --after -h --help' ;;
     'audit verify') words='-h --help' ;;
     'device') words='-h --help' ;;
     'device status') words='--root -h --help' ;;
@@ -204,6 +205,9 @@ _meetingctl_value_kind() {
     'audit list|--before') kind='' ;;
     'audit list|--fields') kind='' ;;
     'audit list|--filter') kind='' ;;
+    'audit export|--out') kind='@files' ;;
+    'audit export|--object') kind='' ;;
+    'audit export|--after') kind='' ;;
     'device status|--root') kind='@files' ;;
     'device config get|--root') kind='@files' ;;
     'device config set|--root') kind='@files' ;;

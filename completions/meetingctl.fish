@@ -11,7 +11,7 @@ function __meetingctl_path --description 'the subcommands that stand on the comm
         switch $word
             case '--'
                 break
-            case --allow-from --api --api-listen --before --bind --bundle --color --config --data --db --device-key --distribution --expires --fields --filter --fingerprint --for --group --host --http-port --identity --ip-lan --ip-public --key-file --limit --listen --local-port --mac --max-mb --min-free-mb --mode --note --object --only --out --output --password-file --ports --prefix --profile --public-host --role --root --search --serial --server --server-url --set --sort --timeout --token --token-file --tunnel-bind --tunnel-listen --tunnel-ports --type --user --via --workers -i -o
+            case --after --allow-from --api --api-listen --before --bind --bundle --color --config --data --db --device-key --distribution --expires --fields --filter --fingerprint --for --group --host --http-port --identity --ip-lan --ip-public --key-file --limit --listen --local-port --mac --max-mb --min-free-mb --mode --note --object --only --out --output --password-file --ports --prefix --profile --public-host --role --root --search --serial --server --server-url --set --sort --timeout --token --token-file --tunnel-bind --tunnel-listen --tunnel-ports --type --user --via --workers -i -o
                 set pending 1
             case '-*'
             case '*'
@@ -37,7 +37,7 @@ function __meetingctl_targets
     __meetingctl_cached tags | string replace -r '^' 'tag:'
 end
 
-set -g __meetingctl_paths 'demo' 'login' 'logout' 'whoami' 'version' 'doctor' 'help' 'config' 'config get' 'config set' 'config unset' 'config list' 'config path' 'config check' 'config profile' 'config profile list' 'config profile use' 'config profile add' 'config profile remove' 'completion' 'completion show' 'completion install' 'completion uninstall' 'serve' 'serve api' 'serve tunnel' 'serve all' 'serve unit' 'tunnel' 'tunnel open' 'tunnel list' 'tunnel show' 'tunnel close' 'tunnel stats' 'tunnel agent' 'remote' 'remote run' 'remote ssh' 'remote trust' 'remote untrust' 'fleet' 'fleet list' 'fleet show' 'fleet create' 'fleet register' 'fleet authorize' 'fleet revoke' 'fleet note' 'fleet tokens' 'fleet services' 'fleet remove' 'fleet heartbeat' 'token' 'token list' 'token create' 'token revoke' 'audit' 'audit list' 'audit verify' 'device' 'device status' 'device config' 'device config get' 'device config set' 'device config list' 'device config check' 'device stream' 'device stream run' 'device stream status' 'device stream reload' 'device record' 'device record run' 'device record status' 'device record reload' 'device record list' 'device record prune' 'device record delete' 'device record lock' 'device record unlock' 'device record export' 'device record thumbnail' 'device watchdog' 'device watchdog run' 'device watchdog status' 'device watchdog recover' 'db' 'db migrate' 'db status' 'db backup' 'db check' 'db query'
+set -g __meetingctl_paths 'demo' 'login' 'logout' 'whoami' 'version' 'doctor' 'help' 'config' 'config get' 'config set' 'config unset' 'config list' 'config path' 'config check' 'config profile' 'config profile list' 'config profile use' 'config profile add' 'config profile remove' 'completion' 'completion show' 'completion install' 'completion uninstall' 'serve' 'serve api' 'serve tunnel' 'serve all' 'serve unit' 'tunnel' 'tunnel open' 'tunnel list' 'tunnel show' 'tunnel close' 'tunnel stats' 'tunnel agent' 'remote' 'remote run' 'remote ssh' 'remote trust' 'remote untrust' 'fleet' 'fleet list' 'fleet show' 'fleet create' 'fleet register' 'fleet authorize' 'fleet revoke' 'fleet note' 'fleet tokens' 'fleet services' 'fleet remove' 'fleet heartbeat' 'token' 'token list' 'token create' 'token revoke' 'audit' 'audit list' 'audit export' 'audit verify' 'device' 'device status' 'device config' 'device config get' 'device config set' 'device config list' 'device config check' 'device stream' 'device stream run' 'device stream status' 'device stream reload' 'device record' 'device record run' 'device record status' 'device record reload' 'device record list' 'device record prune' 'device record delete' 'device record lock' 'device record unlock' 'device record export' 'device record thumbnail' 'device watchdog' 'device watchdog run' 'device watchdog status' 'device watchdog recover' 'db' 'db migrate' 'db status' 'db backup' 'db check' 'db query'
 
 complete -c meetingctl -f
 complete -c meetingctl -n '__meetingctl_at ""' -a demo -d 'Run a fleet of one device on this machine, to try everything out'
@@ -66,7 +66,7 @@ complete -c meetingctl -s o -l output -x -a 'table json ndjson plain' -d 'table,
 complete -c meetingctl -l json -d 'the same as --output json'
 complete -c meetingctl -l color -x -a 'auto always never' -d 'auto, always or never'
 complete -c meetingctl -l timeout -x -d 'deadline of one request, for example 10s'
-complete -c meetingctl -s v -l verbose -d 'say more on standard error'
+complete -c meetingctl -s v -l verbose -d 'say more on standard error; -vv also each request'
 complete -c meetingctl -s q -l quiet -d 'say nothing but errors on standard error'
 complete -c meetingctl -s y -l yes -d 'answer yes to every question'
 complete -c meetingctl -l no-input -d 'never ask; fail where a question would be'
@@ -75,7 +75,7 @@ complete -c meetingctl -n '__meetingctl_at "demo"' -l api-listen -x -d 'address 
 complete -c meetingctl -n '__meetingctl_at "demo"' -l tunnel-listen -x -d 'address where the agent dials in'
 complete -c meetingctl -n '__meetingctl_at "demo"' -l tunnel-ports -x -d 'pool of public ports'
 complete -c meetingctl -n '__meetingctl_at "demo"' -s h -l help -d 'Show this message and exit.'
-complete -c meetingctl -n '__meetingctl_at "login"' -l key-file -r -F -d 'read the API key from this file'
+complete -c meetingctl -n '__meetingctl_at "login"' -l key-file -r -F -d 'read the API key from this file, or a credentials.toml'
 complete -c meetingctl -n '__meetingctl_at "login"' -l dry-run -d 'show what would be done, and do nothing'
 complete -c meetingctl -n '__meetingctl_at "login"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "logout"' -l dry-run -d 'show what would be done, and do nothing'
@@ -198,7 +198,7 @@ complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -l server -x -d 'tunn
 complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -l device-key -x -d 'this device'
 complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -l token -x -d 'its token code; others see it: prefer --token-file'
 complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -l token-file -r -F -d 'read the token code from this file'
-complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -l api -x -d 'fleet API for heartbeats; default: the server'\''s address'
+complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -l api -x -d 'fleet API for heartbeats; without it there are none'
 complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "remote"' -a run -d 'Run a command on a device and return its exit code'
 complete -c meetingctl -n '__meetingctl_at "remote"' -a ssh -d 'Open a shell on a device with OpenSSH'
@@ -249,6 +249,7 @@ complete -c meetingctl -n '__meetingctl_at "fleet show"' -l secrets -d 'also sho
 complete -c meetingctl -n '__meetingctl_at "fleet show"' -l fields -x -d 'show these fields only'
 complete -c meetingctl -n '__meetingctl_at "fleet show"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "fleet show"' -a '(__meetingctl_cached devices)'
+complete -c meetingctl -n '__meetingctl_at "fleet create"' -l generate -d 'let the server make key, type and all the rest'
 complete -c meetingctl -n '__meetingctl_at "fleet create"' -l type -x -d 'device type'
 complete -c meetingctl -n '__meetingctl_at "fleet create"' -l distribution -x -d 'distribution'
 complete -c meetingctl -n '__meetingctl_at "fleet create"' -l serial -x -d 'serial number of the product'
@@ -301,15 +302,20 @@ complete -c meetingctl -n '__meetingctl_at "token create"' -l dry-run -d 'show w
 complete -c meetingctl -n '__meetingctl_at "token create"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "token revoke"' -l dry-run -d 'show what would be done, and do nothing'
 complete -c meetingctl -n '__meetingctl_at "token revoke"' -s h -l help -d 'Show this message and exit.'
-complete -c meetingctl -n '__meetingctl_at "audit"' -a list -d 'Show audit records, newest first'
+complete -c meetingctl -n '__meetingctl_at "audit"' -a list -d 'Show audit records, newest first; `audit export` has them all'
+complete -c meetingctl -n '__meetingctl_at "audit"' -a export -d 'Write every audit record as a JSON object on a line of its own, newest first'
 complete -c meetingctl -n '__meetingctl_at "audit"' -a verify -d 'Check the hash chain of the audit log; exit code 1 when it is broken'
 complete -c meetingctl -n '__meetingctl_at "audit"' -s h -l help -d 'Show this message and exit.'
-complete -c meetingctl -n '__meetingctl_at "audit list"' -l limit -x -d 'at most this many'
+complete -c meetingctl -n '__meetingctl_at "audit list"' -l limit -x -d 'at most this many; default: 100'
 complete -c meetingctl -n '__meetingctl_at "audit list"' -l object -x -d 'records about this object, for example device:cam-7'
 complete -c meetingctl -n '__meetingctl_at "audit list"' -l before -x -d 'older than this record'
 complete -c meetingctl -n '__meetingctl_at "audit list"' -l fields -x -d 'show these fields only'
 complete -c meetingctl -n '__meetingctl_at "audit list"' -l filter -x -d 'keep matching rows; * and ? match any text; repeatable'
 complete -c meetingctl -n '__meetingctl_at "audit list"' -s h -l help -d 'Show this message and exit.'
+complete -c meetingctl -n '__meetingctl_at "audit export"' -l out -r -F -d 'write to this new file, which only you may read'
+complete -c meetingctl -n '__meetingctl_at "audit export"' -l object -x -d 'records about this object, for example device:cam-7'
+complete -c meetingctl -n '__meetingctl_at "audit export"' -l after -x -d 'newer than this record, of an earlier export'
+complete -c meetingctl -n '__meetingctl_at "audit export"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "audit verify"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "device"' -a status -d 'Show stream, recorder, watchdog and disk of this camera'
 complete -c meetingctl -n '__meetingctl_at "device"' -a config -d 'Read, change and check config.env'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_a_value_reads_back_as_it_was_set(key: str, text: str, stored: object, s
         (["timeout_s", "soon"], 2, "not a duration"),
         (["timeout", "3"], 2, "did you mean timeout_s?"),
         (["mode", "open"], 2, "allowed are"),
-        (["timeout_s"], 2, "no VALUE"),
+        (["timeout_s"], 2, "meetingctl config set timeout_s 30.0"),
         (["api_key", "mk_a_b"], 2, "not on the command line"),
     ],
 )
@@ -86,6 +87,26 @@ def test_a_secret_goes_to_the_private_file(cli: Cli) -> None:
 
 def test_unset_of_what_is_not_set(cli: Cli) -> None:
     assert cli("config", "unset", "timeout_s").code == 1
+
+
+def test_a_wrong_value_is_corrected_where_it_stands(cli: Cli) -> None:
+    cli.env["MEETINGCTL_TIMEOUT_S"] = "soon"
+    assert "hint: unset MEETINGCTL_TIMEOUT_S\n" in cli("config", "get", "mode").err
+    del cli.env["MEETINGCTL_TIMEOUT_S"]
+    write_user_file(cli, "[default]\ntimeout_s = 'soon'\n")
+    assert f"hint: correct timeout_s in {user_file(cli)} [default]\n" in cli("config", "get", "mode").err
+
+
+def test_a_group_that_is_none(cli: Cli) -> None:
+    refused = cli("config", "list", "--group", "foo")
+    assert (refused.code, "use one of cli, log, server" in refused.err) == (2, True)
+
+
+def test_dry_run_of_what_cannot_be_done(cli: Cli) -> None:
+    assert cli("config", "unset", "timeout_s", "--dry-run").code == 1
+    assert cli("config", "profile", "remove", "lab", "--dry-run").code == 1
+    cli("config", "profile", "add", "lab")
+    assert cli("config", "profile", "add", "lab", "--dry-run").code == 2
 
 
 def test_dry_run_writes_nothing(cli: Cli) -> None:
@@ -139,6 +160,43 @@ def test_login_asks_the_server_before_it_writes(cli: Cli, server: Server) -> Non
     assert cli("whoami", "--json").json["role"] == "admin"
     assert cli("logout").code == 0
     assert cli("config", "get", "api_key").out == "\n"
+
+
+def test_login_reads_the_file_that_the_server_wrote(cli: Cli, server: Server) -> None:
+    file = server.data_dir / "credentials.toml"
+    done = cli("login", "--key-file", str(file), "--json")
+    assert done.code == 0, done
+    assert done.json["server_url"] == server.url
+    assert cli("whoami", "--json").json["role"] == "admin"
+    elsewhere = cli("login", "--key-file", str(file), "--server-url", "http://127.0.0.1:9", "--timeout", "2s")
+    assert (elsewhere.code, "http://127.0.0.1:9" in elsewhere.err) == (69, True)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "two words", "[default]\nserver_url = 'http://x'\n", "[default]\ntimeout_s = 3\n"]
+)
+def test_login_refuses_a_file_without_a_key(text: str, cli: Cli) -> None:
+    file = cli.home / "key"
+    file.write_text(text)
+    refused = cli("login", "--key-file", str(file), "--server-url", "http://127.0.0.1:9")
+    assert (refused.code, "holds no API key" in refused.err) == (2, True)
+
+
+def test_the_key_of_a_server_under_systemd_works_at_once(cli: Cli, server: Server) -> None:
+    folder = cli.home / "root/var/lib/meetingctl"
+    folder.mkdir(parents=True)
+    shutil.copy2(server.data_dir / "credentials.toml", folder)
+    assert cli("whoami", "--json").json["role"] == "admin"
+
+
+def test_a_key_of_the_environment_keeps_the_address_of_the_local_server(cli: Cli, server: Server) -> None:
+    cli.env |= {"XDG_DATA_HOME": str(cli.home / "share"), "MEETINGCTL_API_KEY": "mk_0123456789ab_wrong"}
+    folder = cli.home / "share/meetingctl"
+    folder.mkdir(parents=True)
+    shutil.copy2(server.data_dir / "credentials.toml", folder)
+    refused = cli("whoami")
+    assert refused.code == 4
+    assert f"{server.url}: the credential is wrong" in refused.err
 
 
 def test_login_for_a_profile_that_is_new(cli: Cli, server: Server) -> None:

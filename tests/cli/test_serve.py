@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from meetingctl.cli.unit import render_unit
+from meetingctl.cli import unit
+from meetingctl.cli.unit import find_unreadable, render_unit
 
 from .runner import Cli
 
@@ -40,11 +42,11 @@ def test_a_mode_of_the_file_is_not_enough_for_legacy_open(cli: Cli) -> None:
     assert (result.code, "--legacy-open" in result.err) == (2, True)
 
 
-def test_a_taken_port_is_75_with_the_option_to_change(cli: Cli) -> None:
+def test_a_taken_port_is_1_with_the_option_to_change(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = cli.process("serve", "all", "--api-listen", f"127.0.0.1:{port}", "--tunnel-listen", "127.0.0.1:0")
-    assert result.returncode == 75
+    assert result.returncode == 1
     assert str(port) in result.stderr
     assert "--api-listen" in result.stderr
 
@@ -53,7 +55,35 @@ def test_the_unit_as_text(cli: Cli) -> None:
     result = cli("serve", "unit")
     assert result.code == 0
     assert " serve all\n" in result.out
-    assert cli("serve", "unit", "--install", "--dry-run").code == 0
+    assert "Documentation=" not in result.out
+    assert "RestartPreventExitStatus=1 2 78\n" in result.out
+
+
+def test_a_program_that_the_unit_cannot_read_is_refused() -> None:
+    assert find_unreadable([Path("/usr/bin/env")]) is None
+    assert "hides" in str(find_unreadable([Path("/usr/bin/env"), Path("/root/venv/bin/meetingctl")]))
+    assert "hides" in str(find_unreadable([Path("/home/pi/venv/bin/meetingctl")]))
+
+
+def test_a_folder_that_only_its_owner_may_enter_is_named() -> None:
+    private = next(
+        (
+            path
+            for path in map(Path, ("/etc/ssl/private", "/var/lib/private", "/var/cache/ldconfig"))
+            if path.is_dir() and not path.stat().st_mode & 1
+        ),
+        None,
+    )
+    if private is None:
+        pytest.skip("no folder here is closed to others")
+    assert f"below {private}, which only its owner" in str(find_unreadable([private / "meetingctl"]))
+
+
+def test_install_and_its_dry_run_refuse_alike(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit, "_HIDDEN", (Path(sys.prefix),))
+    assert cli("serve", "unit", "--install", "--dry-run").code == 78
+    shown = cli("serve", "unit")
+    assert (shown.code, "could not start" in shown.err) == (0, True)
 
 
 @pytest.mark.real

@@ -10,6 +10,7 @@ import typer
 
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun
+from meetingctl.cli.targets import tell_plan
 from meetingctl.cli.tree import verb
 
 if TYPE_CHECKING:
@@ -22,49 +23,64 @@ _WHOAMI_ORDER = ("principal", "name", "kind", "role", "mode", "expires_at", "ser
 def login(
     ctx: typer.Context,
     key_file: Annotated[
-        str | None, typer.Option("--key-file", metavar="FILE", help="read the API key from this file")
+        str | None,
+        typer.Option("--key-file", metavar="FILE", help="read the API key from this file, or a credentials.toml"),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Store the API key of a server.
 
-    Asks for the key, or reads it from --key-file or standard input. The server is asked who the key belongs to before
-    anything is written. The key goes into credentials.toml, which only you may read.
+    Asks for the key, or reads it from --key-file or standard input. The file holds the key alone, or is the
+    credentials.toml that a server wrote, which names the server too. The server is asked who the key belongs to before
+    anything is written. The key goes into your own credentials.toml, which only you may read.
 
     Examples:
       meetingctl login --server-url https://fleet.example.org
-      meetingctl login --key-file admin.key
+      meetingctl login --server-url https://fleet.example.org --key-file admin.key
+      sudo meetingctl login --key-file /var/lib/meetingctl/credentials.toml
       pass show fleet | meetingctl login --profile site-a --server-url https://a.example.org
     """
     from meetingctl.cli.config_file import put_credentials
-    from meetingctl.client import FleetClient
 
     run = of(ctx)
     run.may_name_new_profile = True
     profile = run.sources.profile
-    settings = run.settings
-    _warn_about_plain_http(run, settings.server_url)
-    key = _read_key(run, key_file)
-    with FleetClient(settings.server_url, api_key=key, timeout_s=settings.timeout_s) as client:
+    key = _read_key(run, key_file) if key_file is not None else None
+    server_url = run.settings.server_url
+    _warn_about_plain_http(run, server_url)
+    if key is None:
+        key = run.read_secret(f"API key for {server_url}", flag="--key-file FILE")
+    with run.open_client(api_key=key) as client:
         identity = client.whoami()
     path = run.places.credentials_file
     if dry_run:
-        run.out.note(f"would write the key of {settings.server_url} to {path} [{profile}]")
-    else:
-        put_credentials(path, profile, {"server_url": settings.server_url, "api_key": key.reveal()})
-        run.out.note(f"stored in {path}")
-    run.out.record(identity | {"server_url": settings.server_url, "profile": profile}, order=_WHOAMI_ORDER)
+        tell_plan(run, "store the API key of", server_url, profile=profile, file=str(path), identity=identity)
+        return
+    put_credentials(path, profile, {"server_url": server_url, "api_key": key.reveal()})
+    run.out.note(f"stored in {path}")
+    run.out.record(identity | {"server_url": server_url, "profile": profile}, order=_WHOAMI_ORDER)
 
 
-def _read_key(run: Invocation, key_file: str | None) -> Secret:
+def _read_key(run: Invocation, key_file: str) -> Secret:
+    """Read a key; a server's credentials.toml also names the server, unless the command line does."""
+    from meetingctl.cli.layers import DEFAULT_PROFILE, parse_file
+    from meetingctl.core.errors import ConfigError
     from meetingctl.core.secret import Secret
 
-    if key_file is None:
-        return run.read_secret(f"API key for {run.settings.server_url}", flag="--key-file FILE")
-    text = Path(key_file).read_text(encoding="utf-8").strip()
-    if not text or len(text.split()) != 1:
-        run.refuse(f"{key_file}: holds no API key", hint="the file holds the key in one line")
-    return Secret(text)
+    path = Path(key_file)
+    text = path.read_text(encoding="utf-8").strip()
+    if len(text.split()) == 1:
+        return Secret(text)
+    try:
+        profiles = parse_file(path, text, holds_secrets=True).profiles
+    except ConfigError:
+        profiles = {}
+    stored = profiles.get(run.sources.profile) or profiles.get(DEFAULT_PROFILE) or {}
+    if "api_key" not in stored:
+        run.refuse(f"{key_file}: holds no API key", hint="the key stands alone, or in the credentials.toml of a server")
+    if "server_url" not in run.options:
+        run.set_options(server_url=stored.get("server_url"))
+    return Secret(str(stored["api_key"]))
 
 
 def _warn_about_plain_http(run: Invocation, url: str) -> None:
@@ -90,12 +106,14 @@ def logout(ctx: typer.Context, dry_run: DryRun = False) -> None:
     run = of(ctx)
     profile, path = run.sources.profile, run.places.credentials_file
     stored = "api_key" in run.sources.credentials.profiles.get(profile, {})
-    if stored and not dry_run:
+    if dry_run:
+        tell_plan(run, "forget the API key of", f"profile {profile}", would_change=stored, file=str(path))
+        return
+    if stored:
         drop_credentials(path, profile)
-    verb_text = "nothing was stored" if not stored else "would forget the key" if dry_run else "forgot the key"
-    run.out.note(f"{verb_text} of profile {profile} in {path}")
+    run.out.note(f"{'forgot the API key' if stored else 'nothing was stored'} of profile {profile} in {path}")
     if run.out.is_json:
-        run.out.value({"profile": profile, "removed": stored and not dry_run})
+        run.out.value({"profile": profile, "removed": stored})
 
 
 @verb("whoami")

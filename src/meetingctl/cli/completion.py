@@ -10,6 +10,7 @@ import typer
 
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun
+from meetingctl.cli.targets import tell_plan
 from meetingctl.cli.tree import Noun
 
 app = Noun()
@@ -87,12 +88,15 @@ def install_script(ctx: typer.Context, shell: MaybeShell = None, dry_run: DryRun
     run = of(ctx)
     chosen = _choose_shell(run, shell)
     path = install_path(chosen, run.env)
-    if not dry_run:
-        write_atomic(path, render_script(chosen))
     step = _NEXT_STEPS[chosen].format(path=path, folder=path.parent)
-    run.out.note(f"{'would write' if dry_run else 'wrote'} {path}\nnext: {step}")
+    if dry_run:
+        tell_plan(run, "write", str(path), shell=chosen, next=step)
+        return
+    write_atomic(path, render_script(chosen))
+    run.out.note(f"wrote {path}")
+    run.out.note(f"next: {step}")
     if run.out.is_json:
-        run.out.value({"shell": chosen, "file": str(path), "next": step, "dry_run": dry_run})
+        run.out.value({"shell": chosen, "file": str(path), "next": step})
 
 
 @app.command("uninstall")
@@ -106,9 +110,10 @@ def uninstall_script(ctx: typer.Context, shell: MaybeShell = None, dry_run: DryR
     chosen = _choose_shell(run, shell)
     path = install_path(chosen, run.env)
     was_there = path.exists()
-    if was_there and not dry_run:
-        path.unlink()
-    word = "nothing at" if not was_there else "would remove" if dry_run else "removed"
-    run.out.note(f"{word} {path}")
+    if dry_run:
+        tell_plan(run, "remove", str(path), would_change=was_there, shell=chosen)
+        return
+    path.unlink(missing_ok=True)
+    run.out.note(f"{'removed' if was_there else 'nothing at'} {path}")
     if run.out.is_json:
-        run.out.value({"shell": chosen, "file": str(path), "removed": was_there and not dry_run})
+        run.out.value({"shell": chosen, "file": str(path), "removed": was_there})

@@ -9,6 +9,7 @@ import typer
 
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun, Fields, Filters
+from meetingctl.cli.targets import tell_plan
 from meetingctl.cli.tree import Noun
 
 app = Noun()
@@ -43,6 +44,19 @@ def describe_settings(run: Invocation) -> list[dict[str, Any]]:
 def _row(run: Invocation, key: str) -> dict[str, Any]:
     resolved = run.resolved
     return {"key": key, "value": _plain_value(getattr(resolved.settings, key)), "origin": resolved.origins[key]}
+
+
+def _example(run: Invocation, key: str) -> str:
+    """Return a line that sets a setting to what it is now, or says what it is for when it is empty."""
+    import shlex
+
+    from meetingctl.core.settings import setting_infos
+
+    value = _plain_value(getattr(run.settings, key))
+    if isinstance(value, dict):
+        value = [f"{name}={item}" for name, item in value.items()]
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value or "")
+    return f"meetingctl config set {key} {shlex.quote(text)}" if text else f"{key}: {setting_infos()[key].help}"
 
 
 def _known_key(key: str) -> str:
@@ -102,14 +116,15 @@ def set_setting(
     if is_secret and value is not None:
         run.refuse(f"{name} is a secret: not on the command line", hint=f"meetingctl config set {name} < FILE")
     if not is_secret and value is None:
-        run.refuse("no VALUE", hint=f"meetingctl config set {name} VALUE")
+        run.refuse(f"{name}: no VALUE", hint=_example(run, name))
     path = run.places.credentials_file if is_secret else run.places.user_file
     new = run.read_secret(name, flag="a file").reveal() if is_secret else toml_value(name, value or "")
     if not dry_run and is_secret:
         put_credentials(path, profile, {name: new})
     elif not dry_run:
         put_setting(path, profile, name, new)
-    _tell(run, {"key": name, "value": "***" if is_secret else new, "profile": profile, "file": str(path)}, dry_run)
+    facts = {"key": name, "value": "***" if is_secret else new, "profile": profile, "file": str(path)}
+    _tell(run, ("set", "set"), name, facts, dry_run=dry_run)
 
 
 @app.command("unset")
@@ -121,22 +136,30 @@ def unset_setting(ctx: typer.Context, key: Key, dry_run: DryRun = False) -> None
     """
     from meetingctl.cli.config_file import drop_secret, drop_setting
     from meetingctl.cli.layers import is_secret_setting
+    from meetingctl.core.errors import NotFound
 
     run = of(ctx)
     name, profile = _known_key(key), run.sources.profile
     is_secret = is_secret_setting(name)
     path = run.places.credentials_file if is_secret else run.places.user_file
+    file = run.sources.credentials if is_secret else run.sources.user
+    if dry_run and name not in file.profiles.get(profile, {}):
+        raise NotFound(f"{name} is not set in {path} [{profile}]", hint="meetingctl config list --origin")
     if not dry_run:
         (drop_secret if is_secret else drop_setting)(path, profile, name)
-    _tell(run, {"key": name, "value": None, "profile": profile, "file": str(path)}, dry_run)
+    facts = {"key": name, "value": None, "profile": profile, "file": str(path)}
+    _tell(run, ("unset", "unset"), name, facts, dry_run=dry_run)
 
 
-def _tell(run: Invocation, change: dict[str, Any], dry_run: bool) -> None:
-    if run.out.is_json:
-        run.out.value(change | {"dry_run": dry_run})
+def _tell(run: Invocation, verb: tuple[str, str], name: str, change: dict[str, Any], *, dry_run: bool) -> None:
+    """Say what was changed, or would be; `verb` is the action and its past form."""
+    action, done = verb
+    if dry_run:
+        tell_plan(run, action, name, **change)
+    elif run.out.is_json:
+        run.out.value(change)
     else:
-        word = "would change" if dry_run else "changed"
-        run.out.note(f"{word} {change['key']} in {change['file']} [{change['profile']}]")
+        run.out.note(f"{done} {name} in {change['file']} [{change['profile']}]")
 
 
 @app.command("list")
@@ -157,9 +180,13 @@ def list_settings(
       meetingctl config list --filter "key=tunnel_*" --json
     """
     run = of(ctx)
-    rows = [row for row in describe_settings(run) if group in {"", row["group"]}]
+    described = describe_settings(run)
+    groups = list(dict.fromkeys(row["group"] for row in described))
+    if group not in {"", *groups}:
+        run.refuse(f"no group {group[:40]!r}", hint=f"use one of {', '.join(groups)}")
+    rows = [row for row in described if group in {"", row["group"]}]
     columns = ("key", "value", "origin") if origin else ("key", "value", "help")
-    run.out.rows(rows, columns, empty=f"no settings in group {group!r}", fields=fields, filters=filters)
+    run.out.rows(rows, columns, empty="no settings", fields=fields, filters=filters)
 
 
 @app.command("path")
@@ -244,7 +271,7 @@ def use_profile(ctx: typer.Context, name: Name, dry_run: DryRun = False) -> None
         run.refuse(f"no profile {name!r}", hint=f"meetingctl config profile add {name} --server-url URL")
     if not dry_run:
         choose_profile(run.places.user_file, name)
-    _tell(run, _profile_change(run, name), dry_run)
+    _tell(run, ("use", "uses from now on"), f"profile {name}", _profile_change(run, name), dry_run=dry_run)
 
 
 @profile_app.command("add")
@@ -255,13 +282,16 @@ def add_profile(ctx: typer.Context, name: Name, dry_run: DryRun = False) -> None
       meetingctl config profile add site-a --server-url https://a.example.org
     """
     from meetingctl.cli.config_file import put_profile, toml_value
+    from meetingctl.core.errors import InvalidInput
 
     run = of(ctx)
+    if name in run.sources.user.profiles and name != "default":
+        raise InvalidInput(f"profile {name!r} exists", hint=f"meetingctl config profile use {name}")
     given = [key for key in ("server_url", "timeout_s") if key in run.options]
     values = {str(key): toml_value(key, str(run.options[key])) for key in given}
     if not dry_run:
         put_profile(run.places.user_file, name, values)
-    _tell(run, _profile_change(run, name), dry_run)
+    _tell(run, ("add", "added"), f"profile {name}", _profile_change(run, name), dry_run=dry_run)
 
 
 @profile_app.command("remove")
@@ -272,14 +302,17 @@ def remove_profile(ctx: typer.Context, name: Name, dry_run: DryRun = False) -> N
       meetingctl config profile remove site-a --yes
     """
     from meetingctl.cli.config_file import drop_credentials, drop_profile
+    from meetingctl.core.errors import NotFound
 
     run = of(ctx)
+    if name not in run.sources.user.profiles or name == "default":
+        raise NotFound(f"no profile {name!r} in {run.places.user_file}", hint="meetingctl config profile list")
     if not dry_run:
         run.confirm(f"remove profile {name}?")
         drop_profile(run.places.user_file, name)
         if name in run.sources.credentials.profiles:
             drop_credentials(run.places.credentials_file, name)
-    _tell(run, _profile_change(run, name), dry_run)
+    _tell(run, ("remove", "removed"), f"profile {name}", _profile_change(run, name), dry_run=dry_run)
 
 
 def _profile_change(run: Invocation, name: str) -> dict[str, Any]:

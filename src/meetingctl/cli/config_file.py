@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from meetingctl.cli.layers import DEFAULT_PROFILE, parse_file
+from meetingctl.cli.layers import DEFAULT_PROFILE, describe_setting, parse_file
 from meetingctl.core.errors import ConfigError, InvalidInput, NotFound, UsageError
 from meetingctl.core.ids import is_name
 from meetingctl.core.paths import write_atomic
@@ -21,7 +21,7 @@ def toml_value(key: str, text: str) -> Any:
     try:
         parsed = parse_setting(key, text, source="command line")
     except ConfigError as exc:
-        raise UsageError(exc.message, hint=exc.hint) from exc
+        raise UsageError(exc.message, hint=describe_setting(key)) from exc
     if isinstance(parsed, bool | int):
         return parsed
     if isinstance(parsed, tuple):

@@ -9,6 +9,7 @@ import typer
 
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun, Fields, Filters
+from meetingctl.cli.targets import tell_plan
 from meetingctl.cli.tree import Noun
 
 app = Noun()
@@ -31,10 +32,26 @@ def migrate_database(ctx: typer.Context, data: DataDir = None, db: DbUrl = None,
       meetingctl db migrate
       meetingctl db migrate --dry-run --json
     """
-    from meetingctl.server.db.admin import migrate, status
+    from meetingctl.server.db.admin import migrate
 
     run = _at(ctx, data, db)
-    run.out.record((status if dry_run else migrate)(run.settings, run.data_dir))
+    if dry_run:
+        _tell_migration(run)
+        return
+    run.out.record(migrate(run.settings, run.data_dir))
+
+
+def _tell_migration(run: Invocation) -> None:
+    from meetingctl.core.errors import NotFound
+    from meetingctl.server.db.admin import status
+    from meetingctl.server.db.migrations import HEAD
+
+    try:
+        found = status(run.settings, run.data_dir)
+    except NotFound:
+        found = {"database": str(run.data_dir), "revision": None, "up_to_date": False}
+    change = {"before": found["revision"], "after": HEAD}
+    tell_plan(run, "migrate", str(found["database"]), would_change=not found["up_to_date"], **change)
 
 
 @app.command("status")
@@ -69,11 +86,23 @@ def back_up(
     run = _at(ctx, data, db)
     path = Path(file)
     if dry_run:
-        run.out.note(f"would write {path}")
-        if run.out.is_json:
-            run.out.value({"dry_run": True, "file": str(path)})
+        _check_new_file(path)
+        tell_plan(run, "write", str(path))
         return
+    _check_new_file(path)
     run.out.record(backup(run.settings, run.data_dir, path))
+
+
+def _check_new_file(path: Path) -> None:
+    """Raises: Conflict when the file is there, NotFound when its folder is not."""
+    import shlex
+
+    from meetingctl.core.errors import Conflict, NotFound
+
+    if path.exists():
+        raise Conflict(f"{path} exists", hint="choose another name, or remove it")
+    if not path.parent.is_dir():
+        raise NotFound(f"no folder {path.parent}", hint=f"mkdir -p {shlex.quote(str(path.parent))}")
 
 
 @app.command("check")

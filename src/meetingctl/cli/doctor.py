@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,15 +26,15 @@ CLOCK_SKEW_LIMIT_S = 5.0
 
 _HEAVY_MODULES = ("fastapi", "sqlalchemy", "asyncssh", "typer")
 _OPTIONAL_MODULES = {"psycopg": "PostgreSQL", "uvloop": "the fast event loop"}
-_PROGRAMS = {"ssh": "remote ssh", "scp": "copies by hand"}
+_PROGRAMS = {"ssh": "`remote ssh`", "scp": "copies by hand"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; `hint` is there when the status is not ok."""
+    """What one check found; `hint` is there when something is to be done. `absent` parts are optional."""
 
     check: str
-    status: Literal["ok", "warning", "failed"]
+    status: Literal["ok", "absent", "warning", "failed"]
     detail: str
     hint: str | None = None
 
@@ -48,11 +48,10 @@ def check_python(version: tuple[int, ...]) -> Finding:
 
 
 def check_sqlite(version: tuple[int, ...]) -> Finding:
-    """Warn about versions with the WAL-reset fault (fixed in 3.51.3)."""
+    """Name the versions with the WAL-reset fault (fixed in 3.51.3), which a single writing process does not meet."""
     text = ".".join(map(str, version))
     if version < SQLITE_SOUND:
-        hint = "use SQLite 3.51.3 or newer where it can be had; let one server process write, and keep backups"
-        return Finding("sqlite", "warning", f"{text} has the WAL-reset fault (rare)", hint)
+        text += "; before 3.51.3 a rare fault when several processes write: the server is the only one"
     return Finding("sqlite", "ok", text)
 
 
@@ -74,11 +73,13 @@ def check_optional_parts() -> Iterator[Finding]:
     import shutil
 
     for name, use in _OPTIONAL_MODULES.items():
-        there = importlib.util.find_spec(name) is not None
-        yield Finding(f"optional: {name}", "ok", f"{'there' if there else 'missing'}: {use}")
+        yield _optional(name, importlib.util.find_spec(name) is not None, use)
     for name, use in _PROGRAMS.items():
-        there = shutil.which(name) is not None
-        yield Finding(f"program: {name}", "ok", f"{'there' if there else 'missing'}: {use}")
+        yield _optional(name, shutil.which(name) is not None, use)
+
+
+def _optional(name: str, is_there: bool, use: str) -> Finding:
+    return Finding(name, "ok" if is_there else "absent", f"{'for' if is_there else 'optional, for'} {use}")
 
 
 def check_settings(run: Invocation) -> Finding:
@@ -111,7 +112,8 @@ def check_server(run: Invocation) -> Iterator[Finding]:
         except MeetingctlError as error:
             # Nobody has named a server yet: that none runs here is no fault.
             is_fresh = run.resolved.origins["server_url"] == "default"
-            yield Finding("server", "warning" if is_fresh else "failed", error.message, error.hint)
+            detail = f"none is named, and on this machine none answers: {error.message}" if is_fresh else error.message
+            yield Finding("server", "absent" if is_fresh else "failed", detail, run.advise(error))
             return
         facts = health.facts
         state = "ok" if facts.get("status") in {"ok", "healthy"} else "warning"
@@ -152,7 +154,8 @@ def collect_findings(run: Invocation) -> list[Finding]:
     ]
     if findings[-1].status == "ok":
         findings += check_server(run)
-    return [*findings, *check_optional_parts()]
+    findings += check_optional_parts()
+    return [replace(finding, hint=run.complete(finding.hint)) if finding.hint else finding for finding in findings]
 
 
 def write_bundle(path: Path, run: Invocation, findings: list[Finding]) -> None:
@@ -193,7 +196,7 @@ def doctor(
 ) -> int:
     """Check this installation and its connection to the server.
 
-    Exit code 1 when a check failed; warnings do not count. The bundle holds no secrets.
+    Exit code 1 when a check failed; warnings and absent parts do not count. The bundle holds no secrets.
 
     Examples:
       meetingctl doctor

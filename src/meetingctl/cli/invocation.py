@@ -240,15 +240,22 @@ class Invocation:
 
     @contextmanager
     def naming_the_server(self) -> Iterator[None]:
-        """Let an `Unreachable` say how to name a server, when nobody has named one, or how to start the demo's."""
+        """Let an `Unreachable` carry the advice that fits the settings."""
         try:
             yield
         except Unreachable as error:
-            if self.resolved.origins["server_url"] == "default":
-                error.hint = "meetingctl login --server-url https://HOST, or meetingctl serve all on this machine"
-            elif self.sources.profile == "demo" and "server_url" not in self.options:
-                error.hint = "meetingctl demo"
+            error.hint = self.advise(error)
             raise
+
+    def advise(self, error: MeetingctlError) -> str | None:
+        """Return what to do about a server that does not answer: name one, start the demo, or the error's own hint."""
+        if not isinstance(error, Unreachable):
+            return error.hint
+        if self.resolved.origins["server_url"] == "default":
+            return "meetingctl login --server-url https://HOST, or meetingctl serve all on this machine"
+        if self.sources.profile == "demo" and "server_url" not in self.options:
+            return "meetingctl demo"
+        return error.hint
 
     def refuse(self, message: str, *, hint: str | None = None) -> NoReturn:
         """Raise: UsageError."""

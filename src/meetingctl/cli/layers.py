@@ -18,7 +18,15 @@ from meetingctl.core.errors import ConfigError, UsageError
 from meetingctl.core.net import is_loopback
 from meetingctl.core.paths import default_data_dir, user_cache_dir, user_config_dir
 from meetingctl.core.secret import Secret
-from meetingctl.core.settings import Resolved, Settings, environment_layer, parse_setting, resolve, setting_infos
+from meetingctl.core.settings import (
+    ENVIRONMENT,
+    Resolved,
+    Settings,
+    environment_layer,
+    parse_setting,
+    resolve,
+    setting_infos,
+)
 
 Layer = Mapping[str, object]
 Named = tuple[str, Layer]
@@ -101,7 +109,7 @@ def parse_file(path: Path, text: str, *, holds_secrets: bool) -> ConfigFile:
 def _check_key(source: str, key: str, value: object, *, holds_secrets: bool) -> None:
     parse_setting(key, value, source=source)
     if holds_secrets and not is_secret_setting(key) and key != "server_url":
-        raise ConfigError(f"{source}: {key} is no secret", hint=f"meetingctl config set {key} VALUE")
+        raise ConfigError(f"{source}: {key} is no secret", hint=f"move {key} to config.toml in the same folder")
     if not holds_secrets and is_secret_setting(key):
         raise ConfigError(
             f"{source}: {key} is a secret, and this file may be read by others",
@@ -180,7 +188,7 @@ def fold(sources: Sources, env: Mapping[str, str], command_line: Layer, local: C
     files: list[Named] = [sources.system.layer(DEFAULT_PROFILE), sources.user.layer(DEFAULT_PROFILE)]
     if profile != DEFAULT_PROFILE:
         files += [sources.system.layer(profile), sources.user.layer(profile)]
-    strong: list[Named] = [stored, ("environment", environment_layer(env)), (COMMAND_LINE, command_line)]
+    strong: list[Named] = [stored, (ENVIRONMENT, environment_layer(env)), (COMMAND_LINE, command_line)]
     weak: list[Named] = [local.layer(DEFAULT_PROFILE)] if local is not None else []
     resolved = resolve(*weak, *files, *strong)
     return _without_foreign_key(resolved, [stored, *weak])
@@ -191,10 +199,11 @@ def _check_command_line(layer: Layer) -> None:
         try:
             parse_setting(key, value, source=COMMAND_LINE)
         except ConfigError as exc:
-            raise UsageError(exc.message, hint=_describe(key) or exc.hint) from exc
+            raise UsageError(exc.message, hint=describe_setting(key) or exc.hint) from exc
 
 
-def _describe(key: str) -> str | None:
+def describe_setting(key: str) -> str | None:
+    """Say what a setting may be, or what it is for."""
     info = setting_infos().get(key)
     if info is None:
         return None

@@ -8,6 +8,7 @@ import typer
 
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun
+from meetingctl.cli.targets import tell_plan
 from meetingctl.cli.tree import Noun
 
 app = Noun()
@@ -116,7 +117,8 @@ def serve_everything(
 
     Examples:
       meetingctl serve all
-      meetingctl serve all --data /srv/meetingctl --tunnel-listen 0.0.0.0:9001 --tunnel-bind 0.0.0.0
+      meetingctl serve all --tunnel-listen 0.0.0.0:9001 --tunnel-bind 0.0.0.0 --public-host fleet.example.org
+      meetingctl serve all --data /srv/meetingctl --only api
     """
     run = of(ctx)
     parts = frozenset(word.strip() for word in (only or ",".join(PARTS)).split(",") if word.strip())
@@ -149,22 +151,34 @@ def show_unit(
 ) -> None:
     """Print the systemd unit of the server, or install it.
 
+    The server runs as a user of its own, with its data in /var/lib/meetingctl. Its settings come from
+    /etc/meetingctl/config.toml and /etc/meetingctl/server.env. Other users must be able to read the program: a virtual
+    environment in a home folder is refused.
+
     Examples:
       meetingctl serve unit
       sudo meetingctl serve unit --install
     """
-    from meetingctl.cli.unit import UNIT_PATH, render_unit, which_meetingctl
+    from meetingctl.cli.unit import UNIT_PATH, find_unreadable, program_files, render_unit, which_meetingctl
+    from meetingctl.core.errors import ConfigError
     from meetingctl.core.paths import write_atomic
 
     run = of(ctx)
     text = render_unit(which_meetingctl())
+    advice = "python3 -m venv /opt/meetingctl && /opt/meetingctl/bin/pip install ."
+    obstacle = find_unreadable(program_files())
     if not install:
         run.out.value({"unit": text, "path": str(UNIT_PATH)}, text=text)
+        if obstacle:
+            run.out.warn(f"the unit could not start: {obstacle}", hint=advice)
         return
+    if obstacle:
+        raise ConfigError(f"the unit could not start: {obstacle}", hint=advice)
     if dry_run:
-        run.out.note(f"would write {UNIT_PATH}")
-    else:
-        write_atomic(UNIT_PATH, text)
-        run.out.note(f"wrote {UNIT_PATH}\nnext: systemctl daemon-reload && systemctl enable --now {UNIT_PATH.stem}")
+        tell_plan(run, "write", str(UNIT_PATH))
+        return
+    write_atomic(UNIT_PATH, text)
+    run.out.note(f"wrote {UNIT_PATH}")
+    run.out.note(f"next: systemctl daemon-reload && systemctl enable --now {UNIT_PATH.stem}")
     if run.out.is_json:
-        run.out.value({"path": str(UNIT_PATH), "dry_run": dry_run})
+        run.out.value({"path": str(UNIT_PATH)})

@@ -40,16 +40,13 @@ credentials.toml; the environment (MEETINGCTL_ and the key in capitals); the com
   meetingctl config path              the files
 
 An API key is kept in credentials.toml (mode 0600), and is sent only to the server that it was stored for. Secrets can
-also come from files: MEETINGCTL_API_KEY_FILE=/run/secrets/key. On the machine of the server its own key works at once.
+also come from files: MEETINGCTL_API_KEY_FILE=/run/secrets/key. On the machine of the server its own key works at once
+for whoever may read it: the user who runs the server, or root when it runs under systemd.
 """,
     "targets": """\
 What a TARGET may be
 
-  cam-7                 a device, by key or name
+  cam-7                 a device, by its key: direct where it can be reached, else through the tunnel
   pi@10.0.0.7[:2222]    an address, without the registry
-  tag:lobby             every device with a tag
-  @site-a               every device of a group
-  --all                 the whole fleet
-  -                     targets from standard input, one a line
 """,
 }

@@ -273,13 +273,16 @@ def parse_setting(key: str, value: object, *, source: str) -> Any:
         parsed = info.parse(value)
     except (ValueError, TypeError, AttributeError, MeetingctlError) as exc:
         shown = "***" if info.parse is _secret else repr(value)
-        raise ConfigError(f"{source}: {key} is {shown[:80]}: {exc}", hint=f"meetingctl config set {key} VALUE") from exc
+        raise ConfigError(f"{source}: {key} is {shown[:80]}: {exc}", hint=_correction(source, key)) from exc
     if info.choices and parsed not in info.choices:
         allowed = ", ".join(repr(choice) for choice in info.choices)
-        raise ConfigError(
-            f"{source}: {key} is {value!r}, allowed are {allowed}", hint=f"meetingctl config set {key} VALUE"
-        )
+        raise ConfigError(f"{source}: {key} is {value!r}, allowed are {allowed}", hint=_correction(source, key))
     return parsed
+
+
+def _correction(source: str, key: str) -> str:
+    """Say where to correct a value; a command that reads the settings would fail in the same way."""
+    return f"unset {ENV_PREFIX}{key.upper()}" if source == ENVIRONMENT else f"correct {key} in {source}"
 
 
 def resolve(*layers: tuple[str, Mapping[str, object]]) -> Resolved:
@@ -293,6 +296,7 @@ def resolve(*layers: tuple[str, Mapping[str, object]]) -> Resolved:
     return Resolved(Settings(**values), origins)
 
 
+ENVIRONMENT = "environment"  # the name of its layer
 ENV_PREFIX = "MEETINGCTL_"
 # Variables of the same prefix that are no settings: they choose where settings come from, or belong to the device side.
 ENV_RESERVED = frozenset({"MEETINGCTL_PROFILE", "MEETINGCTL_CONFIG", "MEETINGCTL_ROOT"})

@@ -102,5 +102,5 @@ def parse_target(text: str) -> Target:
         return DeviceTarget(text)
     raise InvalidInput(
         f"not a target: {text[:140]!r}",
-        hint="use a device key, user@host[:port], tag:NAME, @GROUP, --all or -",
+        hint="use a device key or user@host[:port], for example cam-7 or pi@192.0.2.7:2222",
     )
