@@ -148,7 +148,6 @@ def query(settings: Settings, data_dir: Path, sql: str) -> list[dict[str, Any]]:
 
 
 def _query_postgresql(settings: Settings, data_dir: Path, sql: str) -> list[dict[str, Any]]:
-    hint = "only one statement that reads rows is allowed"
     with _opened(settings, data_dir) as (database, _), translated_errors(), database.writing.connect() as connection:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         raw: Any = connection.connection
@@ -157,11 +156,23 @@ def _query_postgresql(settings: Settings, data_dir: Path, sql: str) -> list[dict
                 # A prepared statement is exactly one: `COMMIT; DELETE ...` cannot leave the transaction.
                 cursor.execute(sql, prepare=True)
             except raw.driver_connection.Error as exc:
-                raise InvalidInput(f"query failed: {exc}", hint=hint) from exc
+                raise InvalidInput(f"query failed: {exc}", hint=_query_hint(exc, _POSTGRESQL_TABLES)) from exc
             if cursor.description is None:
-                raise InvalidInput("query failed: the statement gives no rows", hint=hint)
+                raise InvalidInput("query failed: the statement gives no rows", hint=_READS_ONLY)
             names = [column.name for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchmany(QUERY_ROWS)]
+
+
+_READS_ONLY = "only one statement that reads rows is allowed"
+_SQLITE_TABLES = "select name from sqlite_schema where type='table'"
+_POSTGRESQL_TABLES = "select table_name from information_schema.tables where table_schema='public'"
+
+
+def _query_hint(error: Exception, tables: str) -> str:
+    """Say that only reading is allowed, or, for a slip in the statement, how to see what tables there are."""
+    text = str(error).lower()
+    is_slip = "syntax error" in text or "no such" in text or "does not exist" in text
+    return f'meetingctl db query "{tables}"' if is_slip else _READS_ONLY
 
 
 def _query_sqlite(path: Path, sql: str) -> list[dict[str, Any]]:
@@ -176,6 +187,6 @@ def _query_sqlite(path: Path, sql: str) -> list[dict[str, Any]]:
         connection.execute("PRAGMA query_only=1")
         return [dict(row) for row in islice(sqlite_utils.Database(connection).query(sql), QUERY_ROWS)]
     except (sqlite3.Error, ValueError) as exc:
-        raise InvalidInput(f"query failed: {exc}", hint="only statements that read rows are allowed") from exc
+        raise InvalidInput(f"query failed: {exc}", hint=_query_hint(exc, _SQLITE_TABLES)) from exc
     finally:
         connection.close()
