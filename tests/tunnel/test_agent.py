@@ -132,7 +132,8 @@ def test_with_a_listener_no_failure_is_told_twice(bed: Bed, caplog: pytest.LogCa
     caplog.set_level("INFO", logger="meetingctl.tunnel.agent")
     seen: list[AgentStatus] = []
     with running(refused_agent(bed, on_status=seen.append)):
-        wait_until(lambda: any(status.state == "waiting" for status in seen))
+        wait_until(lambda: sum(status.state == "waiting" for status in seen) >= 2)
+    assert sum(status.state == "connecting" for status in seen) == 1
     assert not [record for record in caplog.records if record.name == "meetingctl.tunnel.agent"]
 
 

@@ -129,8 +129,10 @@ class Agent:
 
     def _keep_connected(self, stop: threading.Event) -> None:
         attempt = 0
+        self._tell(AgentStatus(state="connecting", since_ms=now_ms()))
         while not stop.is_set():
-            self._tell(AgentStatus(state="connecting", since_ms=now_ms()))
+            # After a failure the listener knows already when the next attempt comes.
+            self._status = AgentStatus(state="connecting", since_ms=now_ms())
             online_s = time.monotonic()
             try:
                 error = self._serve_once(stop)

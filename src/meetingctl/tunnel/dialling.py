@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import time
@@ -62,10 +63,10 @@ def _connect(host: str, port: int, *, name: str, timeout_s: float, is_stopping: 
         try:
             deadline_s = time.monotonic() + timeout_s
             if (code := sock.connect_ex(address)) not in (0, errno.EINPROGRESS):
-                raise OSError(code, "cannot connect")
+                raise OSError(code, os.strerror(code).lower())
             _await(sock, select.POLLOUT, deadline_s, is_stopping)
             if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                raise OSError(code, "cannot connect")
+                raise OSError(code, os.strerror(code).lower())
             return sock
         except OSError as exc:
             sock.close()
