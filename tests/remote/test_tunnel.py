@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import time
@@ -156,6 +157,18 @@ def test_an_agent_that_is_not_connected_is_named(client, is_last):
     assert error.hint == f"meetingctl fleet show {KEY}"
     assert took_s < 5
     assert is_last or took_s < 1
+
+
+def test_the_hint_is_about_the_device_also_for_a_server_that_needs_none(client, meetingctl):
+    """For a demo that does not run, the advice is to start it; here only the agent is missing."""
+    config = meetingctl.home / ".config/meetingctl/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'[profile.demo]\nserver_url = "{client.base_url}"\nssh_connect_s = 1\n')
+    env = {"HOME": str(meetingctl.home), "PATH": os.environ["PATH"], "MEETINGCTL_API_KEY": ADMIN}
+    failed = meetingctl("--profile", "demo", "remote", "run", KEY, "--", "true", env=env)
+    assert failed.returncode == 69
+    assert b"its agent is not connected" in failed.stderr
+    assert f"hint: meetingctl --profile demo fleet show {KEY}".encode() in failed.stderr
 
 
 def test_only_refusals_of_the_present_connection_count():
