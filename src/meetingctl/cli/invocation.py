@@ -249,7 +249,8 @@ class Invocation:
 
     def advise(self, error: MeetingctlError) -> str | None:
         """Return what to do about a server that does not answer: name one, start the demo, or the error's own hint."""
-        if not isinstance(error, Unreachable):
+        if not isinstance(error, Unreachable) or self.settings.server_url.removesuffix("/api") not in error.message:
+            # The server answers; a device does not, and its error knows better.
             return error.hint
         if self.resolved.origins["server_url"] == "default":
             return "meetingctl login --server-url https://HOST, or meetingctl serve all on this machine"
