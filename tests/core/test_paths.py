@@ -1,3 +1,4 @@
+import pwd
 import stat
 from pathlib import Path
 
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meetingctl.core.errors import InvalidInput
-from meetingctl.core.paths import safe_join, write_atomic
+from meetingctl.core.paths import NO_HOME, default_data_dir, home_of, safe_join, user_config_dir, write_atomic
 
 _NASTY = [
     "..",
@@ -68,3 +69,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> No
         write_atomic(path, 7)  # type: ignore[arg-type]  # the failure must come after the temporary file exists
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_service_without_a_home_has_its_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert home_of({}) == NO_HOME
+    assert user_config_dir({}) == NO_HOME / ".config/meetingctl"
+    assert default_data_dir({"STATE_DIRECTORY": "/var/lib/meetingctl"}) == Path("/var/lib/meetingctl")
+    assert home_of({"HOME": "/home/pi"}) == Path("/home/pi")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from meetingctl.core.errors import InvalidInput
 
+NO_HOME = Path("/nonexistent")  # as Debian writes it for users without a home
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -61,8 +62,13 @@ def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644, owner: 
 
 
 def home_of(env: Mapping[str, str]) -> Path:
-    """Return the home directory that the environment names."""
-    return Path(env.get("HOME") or "~").expanduser()
+    """Return the home directory that the environment or the user database names; a service may have none."""
+    if home := env.get("HOME"):
+        return Path(home)
+    try:
+        return Path("~").expanduser()
+    except RuntimeError:
+        return NO_HOME
 
 
 def user_config_dir(env: Mapping[str, str]) -> Path:
