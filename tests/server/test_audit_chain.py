@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from planes import CODE, Fleet
 
 from meetingctl.core.clock import now_ms
+from meetingctl.core.events import AGENT_REFUSED
 from meetingctl.server.audit.chain import SYSTEM, append, redacted, verify
 from meetingctl.server.db.schema import audit
-from meetingctl.server.tunnels.directory import AGENT_REFUSED
 from meetingctl.tunnel.directory import Event, Report
 
 
@@ -126,10 +126,11 @@ def test_an_administrator_who_asks_for_no_secrets_reveals_none(fleet: Fleet) -> 
 
 def test_a_refused_agent_is_recorded_whether_the_device_exists_or_not(fleet: Fleet) -> None:
     fleet.device()
-    events = tuple(Event(now_ms(), key, AGENT_REFUSED, "203.0.113.5") for key in ("cam-1", "nope"))
+    events = tuple(Event(now_ms(), key, AGENT_REFUSED, "203.0.113.5") for key in ("cam-1", "nope", ""))
     fleet.loop.run(fleet.directory.sync(Report("p", events=events)))
     refused = fleet.rows(audit.select().where(audit.c.action == "credential.refuse"))
     assert [(row["object"], row["peer"]) for row in refused] == [
         ("device:cam-1", "203.0.113.5"),
         ("device:nope", "203.0.113.5"),
+        ("credential", "203.0.113.5"),
     ]

@@ -288,3 +288,12 @@ def test_local_port_of_a_service(make_fleet: MakeFleet) -> None:
         ("cam-2", "ssh"): 2222,
         ("cam-2", "http"): 8080,
     }
+
+
+def test_an_open_tunnel_follows_the_port_where_its_service_listens(fleet: Fleet) -> None:
+    fleet.device()
+    opened = fleet.call("POST", "/api/devices/cam-1/service", key=fleet.admin, json={"service": "ssh"}).json()
+    for overrides, local_port in (({"ssh": 2222}, 2222), ({}, 22)):
+        fleet.call("PUT", "/api/devices/cam-1", key=fleet.admin, json={"local_ports": overrides})
+        shown = fleet.call("GET", f"/api/tunnels/{opened['port']}", key=fleet.admin).json()
+        assert shown["local_port"] == local_port

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from meetingctl.core.errors import ConfigError
+from meetingctl.core.errors import Conflict
 from meetingctl.core.events import AGENT_REFUSED
 from meetingctl.tunnel import codec
 from meetingctl.tunnel.handshake import encode_hello
@@ -221,7 +221,7 @@ def test_too_many_failures_of_an_address_close_it(make_bed: MakeBed) -> None:
 
 
 def test_a_taken_agent_port_is_a_clear_error(make_bed: MakeBed, bed: Bed) -> None:
-    with pytest.raises(ConfigError, match="cannot listen for agents") as caught:
+    with pytest.raises(Conflict, match="cannot listen for agents") as caught:
         make_bed(listen=f"127.0.0.1:{bed.port}")
     assert "--listen" in (caught.value.hint or "")
 

@@ -121,8 +121,8 @@ class ControlPlane:
         proxy = Proxy(settings=self._settings, directory=directory, name="embedded")
         try:
             await proxy.start()
-        except ConfigError as exc:
-            raise ConfigError(exc.message, hint="choose another address with --tunnel-listen") from exc
+        except (ConfigError, Conflict) as exc:
+            raise type(exc)(exc.message, hint="choose another address with --tunnel-listen") from exc
         self._stack.push_async_callback(proxy.close)
         state.metrics.watch_tunnels(proxy.counters)
         self._proxy = proxy

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import logging
 import random
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meetingctl.core.errors import ConfigError
+from meetingctl.core.errors import ConfigError, Conflict
 from meetingctl.core.events import AGENT_REFUSED, AGENT_UP, PORT_REFUSED
 from meetingctl.core.net import join_endpoint, parse_endpoint
 from meetingctl.core.settings import Settings
@@ -92,7 +93,7 @@ class Proxy:
         return self._address
 
     async def start(self) -> None:
-        """Listen and serve. Raises: ConfigError when the address cannot be bound."""
+        """Listen and serve. Raises: Conflict when the port is taken, ConfigError when the address cannot be bound."""
         loop = asyncio.get_running_loop()
         host, port = parse_endpoint(self._settings.tunnel_listen)
         try:
@@ -100,7 +101,8 @@ class Proxy:
             self._bind = await _resolve_host(self._settings.tunnel_bind)
             self._address = self._reception.open(host, port)
         except OSError as exc:
-            raise ConfigError(
+            leaf = Conflict if exc.errno == errno.EADDRINUSE else ConfigError
+            raise leaf(
                 f"cannot listen for agents at {join_endpoint(host, port)}: {exc.strerror or exc}",
                 hint="choose another address with --listen or MEETINGCTL_TUNNEL_LISTEN",
             ) from exc

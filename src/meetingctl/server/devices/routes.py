@@ -30,7 +30,7 @@ from meetingctl.server.http import (
     with_error,
 )
 from meetingctl.server.identity.principal import Principal, Role
-from meetingctl.server.tunnels.ports import close_tunnels_of
+from meetingctl.server.tunnels.ports import close_tunnels_of, follow_local_ports
 
 router = APIRouter(tags=["devices"])
 
@@ -233,7 +233,15 @@ def set_services(
         changes["local_ports"] = body.local_ports
     if not changes:
         raise InvalidInput("Nothing to update")
-    apply_change(request, principal, device_key, "device.services", changes)
+    server, actor = server_of(request), actor_of(request, principal)
+
+    def change(connection: Any) -> None:
+        store.change_device(connection, actor, device_key, "device.services", changes)
+        if body.local_ports is not None:
+            follow_local_ports(connection, server.settings, device_key, body.local_ports)
+
+    server.writer.run(change)
+    forget(request, device_key)
     return {"success": True}
 
 

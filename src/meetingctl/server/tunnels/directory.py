@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
+from meetingctl.core.events import AGENT_REFUSED
 from meetingctl.core.secret import same_secret
 from meetingctl.server.audit.chain import Actor, append
 from meetingctl.server.db.schema import connection_logs, devices, tunnel_agents, tunnel_visits
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 
 # A proxy that says nothing for so long has lost its agents.
 SILENT_MS = 60_000
-AGENT_REFUSED = "agent refused"  # the event of a refused handshake, with the address as its detail
 _REFRESH_MS = 15_000
 _CHUNK = 500
 
@@ -135,7 +135,8 @@ def _store_report(
     for event in report.events:
         if event.kind == AGENT_REFUSED:
             actor = Actor("anonymous", event.detail, "")
-            append(connection, actor, "credential.refuse", f"device:{event.device_key}", result="refused")
+            subject = f"device:{event.device_key}" if event.device_key else "credential"
+            append(connection, actor, "credential.refuse", subject, result="refused")
     _insert(connection, connection_logs, [_log_row(ids[e.device_key], e) for e in report.events if e.device_key in ids])
 
 

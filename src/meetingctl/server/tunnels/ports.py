@@ -6,7 +6,7 @@ the reservation are one UPDATE, whose sub-select skips rows that another transac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
 from meetingctl.core.errors import Busy, Forbidden, NotFound
+from meetingctl.core.services import DEFAULT_LOCAL_PORTS
+from meetingctl.core.settings import Settings
 from meetingctl.server.audit.chain import Actor, append
 from meetingctl.server.db.schema import devices, tunnel_agents, tunnel_ports
 
@@ -129,6 +131,24 @@ def close_all_tunnels(connection: sa.Connection, actor: Actor) -> int:
     closed = connection.execute(statement.values(**FREED, freed_at_ms=now_ms())).rowcount
     append(connection, actor, "tunnel.close-all", "tunnels", before={"open": closed})
     return closed
+
+
+def usual_local_port(settings: Settings, overrides: Mapping[str, int], service: str) -> int:
+    """Return where a service listens on a device: the device's own override, the setting, or the usual port."""
+    return overrides.get(service) or dict(settings.tunnel_local_ports).get(service) or DEFAULT_LOCAL_PORTS[service]
+
+
+def follow_local_ports(
+    connection: sa.Connection, settings: Settings, device_key: str, overrides: Mapping[str, int]
+) -> None:
+    """Point the open tunnels of a device to where its services listen from now on."""
+    device_id = sa.select(devices.c.id).where(devices.c.device_key == device_key).scalar_subquery()
+    for service in DEFAULT_LOCAL_PORTS:
+        connection.execute(
+            tunnel_ports.update()
+            .where(tunnel_ports.c.device_id == device_id, tunnel_ports.c.service == service)
+            .values(local_port=usual_local_port(settings, overrides, service))
+        )
 
 
 def close_tunnels_of(connection: sa.Connection, device_key: str) -> None:

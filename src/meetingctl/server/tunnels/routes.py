@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from meetingctl.core.clock import now_ms, wire_text
 from meetingctl.core.errors import AuthError, Forbidden, InvalidInput, NotFound
 from meetingctl.core.net import parse_networks
-from meetingctl.core.services import DEFAULT_LOCAL_PORTS, TUNNEL_SERVICES, service_url
+from meetingctl.core.services import TUNNEL_SERVICES, service_url
 from meetingctl.server.devices.routes import Operator, OperatorOrDevice, Viewer
 from meetingctl.server.devices.store import get_device
 from meetingctl.server.http import (
@@ -240,7 +240,8 @@ def _reserve(
     ttl_s = server.settings.tunnel_ttl_s if ttl_s is None else ttl_s
 
     def change(connection: Any) -> Any:
-        local_port = relay_port or _local_port(server, get_device(connection, device_key), service)
+        overrides = get_device(connection, device_key)["local_ports"]
+        local_port = relay_port or ports.usual_local_port(server.settings, overrides, service)
         ttl_ms = int(ttl_s * 1000) or None
         return ports.reserve_port(
             connection, actor, ports.PortRequest(device_key, service, local_port, ttl_ms, allow_from)
@@ -260,12 +261,6 @@ def _relay_port(server: ServerState, port: Any) -> int:
     if port not in server.settings.tunnel_relay_ports:
         raise Forbidden("Relay port not allowed", hint="MEETINGCTL_TUNNEL_RELAY_PORTS lists the allowed ones")
     return port
-
-
-def _local_port(server: ServerState, device: Any, service: str) -> int:
-    """Return where the service listens on the device: its own override, the setting, or the usual port."""
-    configured = dict(server.settings.tunnel_local_ports)
-    return int(device["local_ports"].get(service) or configured.get(service) or DEFAULT_LOCAL_PORTS[service])
 
 
 def _allow_from(server: ServerState, principal: Principal, asked: list[str] | None, peer: str) -> list[str] | None:
