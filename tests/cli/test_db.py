@@ -1,0 +1,57 @@
+"""`db`: what its errors say to do, and that its dry runs look first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .runner import Cli
+
+
+@pytest.fixture
+def data(cli: Cli, tmp_path: Path) -> str:
+    """Return a data folder with a database."""
+    folder = str(tmp_path / "data")
+    assert cli("db", "migrate", "--data", folder).code == 0
+    return folder
+
+
+def test_a_migration_is_told_before_it_is_done(cli: Cli, tmp_path: Path, data: str) -> None:
+    new = cli("db", "migrate", "--data", str(tmp_path / "new"), "--dry-run", "--json").json
+    assert (new["dry_run"], new["would_change"], new["before"]) == (True, True, None)
+    assert not (tmp_path / "new").exists()
+    done = cli("db", "migrate", "--data", data, "--dry-run", "--json").json
+    assert (done["would_change"], done["before"]) == (False, done["after"])
+
+
+@pytest.mark.parametrize(
+    ("sql", "hint"),
+    [
+        ("selec 1", "meetingctl db query "),
+        ("select * from nope", "meetingctl db query "),
+        ("delete from devices", "only one statement that reads rows is allowed"),
+    ],
+)
+def test_a_query_that_fails_gets_its_own_hint(sql: str, hint: str, cli: Cli, data: str) -> None:
+    refused = cli("db", "query", sql, "--data", data)
+    assert refused.code == 2
+    assert f"hint: {hint}" in refused.err
+
+
+def test_the_hint_of_a_slip_can_be_pasted(cli: Cli, data: str) -> None:
+    import shlex
+
+    hint = cli("db", "query", "selec 1", "--data", data).err.split("hint: ")[1]
+    assert "devices" in cli(*shlex.split(hint)[1:]).out.split()
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_backup_into_a_missing_folder_says_how_to_make_it(more: list[str], cli: Cli, data: str) -> None:
+    refused = cli("db", "backup", "/nonexistent/copy.db", "--data", data, *more)
+    assert (refused.code, "hint: mkdir -p /nonexistent\n" in refused.err) == (1, True)
+
+
+def test_a_missing_database_is_made_in_the_same_folder(cli: Cli, tmp_path: Path) -> None:
+    refused = cli("db", "status", "--data", str(tmp_path / "no"))
+    assert refused.err.endswith(f"hint: meetingctl db migrate --data {tmp_path / 'no'}\n")
