@@ -98,8 +98,8 @@ def test_the_token_is_compared_without_case(bed: Bed) -> None:
 
 def test_five_wrong_tokens_close_the_door_also_for_the_right_one(make_bed: MakeBed) -> None:
     bed = make_bed(limits=SHORT)
-    for _ in range(5):
-        ask(bed, encode_hello(KEY, "BAD000", None))
+    for number in range(5):
+        ask(bed, encode_hello(KEY, f"BAD00{number}", None))
     assert ask(bed, encode_hello(KEY, TOKEN, None))["reason"] == "unknown device or wrong token"
     assert bed.do(bed.proxy.counters)["handshakes"]["limited",] == 1
 
@@ -121,7 +121,7 @@ def test_a_refused_agent_without_a_device_key_is_reported_without_one(bed: Bed) 
 
 
 def test_waiting_to_be_authorized_is_no_guessing(make_bed: MakeBed) -> None:
-    bed = make_bed(limits=replace(SHORT, failures_per_device=2))
+    bed = make_bed(limits=replace(SHORT, failures_per_device=2, failures_per_address=2, noise_per_address=2))
     bed.directory.unauthorized.add(KEY)
     for _ in range(4):
         assert ask(bed, encode_hello(KEY, TOKEN, None))["reason"] == "device not authorized"
@@ -129,11 +129,20 @@ def test_waiting_to_be_authorized_is_no_guessing(make_bed: MakeBed) -> None:
     join(bed).close()
 
 
+def test_a_refused_device_does_not_lock_out_its_neighbour(make_bed: MakeBed) -> None:
+    bed = make_bed(limits=replace(SHORT, failures_per_device=3, failures_per_address=3, noise_per_address=3))
+    for _ in range(5):
+        ask(bed, encode_hello("CAM-OLD", "BAD000", None))
+        ask(bed, encode_hello("no key", "BAD000", None))
+        ask(bed, b"GET / HTTP/1.1\r\n\r\n")
+    join(bed).close()
+
+
 def test_a_guesser_does_not_lock_out_the_device_at_its_own_address(make_bed: MakeBed) -> None:
     bed = make_bed(limits=SHORT)
     join(bed).close()
-    for _ in range(6):
-        ask(bed, encode_hello(KEY, "BAD000", None))
+    for number in range(6):
+        ask(bed, encode_hello(KEY, f"BAD00{number}", None))
     join(bed).close()
 
 

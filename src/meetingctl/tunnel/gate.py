@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Hashable
 
 from meetingctl.core.limits import FailureLimiter
+from meetingctl.core.site import site_of
 from meetingctl.tunnel.rules import ProxyLimits
 
 _DEVICES_KEPT = 100_000
+_ATTEMPTS_KEPT = 50_000
 
 
 class Gate:
@@ -17,8 +20,12 @@ class Gate:
         self._limits = limits
         self._pending: Counter[str] = Counter()
         self._pending_total = 0
-        self._devices = FailureLimiter(limit=limits.failures_per_device, window_s=limits.failure_window_s)
-        self._addresses = FailureLimiter(limit=limits.failures_per_address, window_s=limits.failure_window_s)
+        window_s = limits.failure_window_s
+        self._devices = FailureLimiter(limit=limits.failures_per_device, window_s=window_s)
+        self._sites = FailureLimiter(limit=limits.failures_per_address, window_s=window_s)
+        self._noise = FailureLimiter(limit=limits.noise_per_address, window_s=window_s)
+        self._pairs = FailureLimiter(limit=limits.failures_per_address, window_s=window_s)
+        self._attempts: OrderedDict[Hashable, float] = OrderedDict()
         self._last_good: OrderedDict[str, str] = OrderedDict()
 
     def enter(self, address: str) -> bool:
@@ -48,25 +55,49 @@ class Gate:
     def may_try(self, device_key: str, address: str, now_s: float) -> bool:
         """Say whether a credential is looked at.
 
-        The address from which the device last succeeded is exempt from the limit per device: otherwise anybody could
-        lock a device out by guessing.
+        The address from which the device last succeeded is exempt from what others did, to the device or behind the
+        same address: otherwise anybody could lock a device out by guessing. Guesses for just this pair still count.
         """
-        if self._addresses.retry_after_s(address, now_s):
-            return False
-        return self._last_good.get(device_key) == address or not self._devices.retry_after_s(device_key, now_s)
+        site = site_of(address)
+        if self._last_good.get(device_key) == site:
+            return not self._pairs.retry_after_s((device_key, site), now_s)
+        return not (
+            self._sites.retry_after_s(site, now_s)
+            or self._noise.retry_after_s(site, now_s)
+            or self._devices.retry_after_s(device_key, now_s)
+        )
 
-    def note_failure(self, device_key: str | None, address: str, now_s: float) -> None:
-        """Count a refused credential, or with no device key a line that was none."""
-        self._addresses.fail(address, now_s)
-        if device_key is not None:
-            self._devices.fail(device_key, now_s)
+    def note_wrong_token(self, device_key: str, token: str, address: str, now_s: float) -> None:
+        """Count a guess. The same one again tells nothing new: a device with an old token says it every few seconds."""
+        site = site_of(address)
+        if self._is_repeated((site, device_key, hash(token.upper())), now_s):
+            return
+        self._sites.fail(site, now_s)
+        self._devices.fail(device_key, now_s)
+        self._pairs.fail((device_key, site), now_s)
 
-    def note_success(self, device_key: str, address: str) -> None:
+    def note_noise(self, text: str, address: str, now_s: float) -> None:
+        """Count what was no credential, each text once."""
+        site = site_of(address)
+        if not self._is_repeated((site, hash(text)), now_s):
+            self._noise.fail(site, now_s)
+
+    def note_right_token(self, device_key: str, address: str) -> None:
         """Remember where the device connects from."""
-        self._last_good[device_key] = address
+        self._last_good[device_key] = site_of(address)
         self._last_good.move_to_end(device_key)
         if len(self._last_good) > _DEVICES_KEPT:
             self._last_good.popitem(last=False)
+
+    def _is_repeated(self, attempt: Hashable, now_s: float) -> bool:
+        counted_s = self._attempts.get(attempt)
+        if counted_s is not None and now_s - counted_s < self._limits.failure_window_s:
+            return True
+        self._attempts[attempt] = now_s
+        self._attempts.move_to_end(attempt)
+        if len(self._attempts) > _ATTEMPTS_KEPT:
+            self._attempts.popitem(last=False)
+        return False
 
 
 class DeviceHistory:

@@ -102,7 +102,7 @@ class Reception:
             line, early = await self._read_line(sock)
             hello = parse_hello(line)
         except WireError as exc:
-            self._gate.note_failure(None, address, time.monotonic())
+            self._gate.note_noise(str(exc), address, time.monotonic())
             self.outcomes["malformed"] += 1
             await self._refuse(sock, str(exc))
             return False
@@ -140,7 +140,7 @@ class Reception:
         key, now_s = hello.device_key, time.monotonic()
         if not is_device_key(key):
             # Neither counted nor logged by its name: that is any text of 4 KiB.
-            self._gate.note_failure(None, address, now_s)
+            self._gate.note_noise(f"{key}\n{hello.token}", address, now_s)
             self.outcomes["refused"] += 1
             self._tell_refusal("", address, now_s)
             await self._refuse(sock, DENIED)
@@ -154,8 +154,10 @@ class Reception:
             admission = await self._directory.admit(key, hello.token, address)
         except Refused as refused:
             if refused.reason == DENIED:
+                self._gate.note_wrong_token(key, hello.token, address, now_s)
+            else:
                 # Another reason means that the credential was right: a device that waits for its operator guesses not.
-                self._gate.note_failure(key, address, now_s)
+                self._gate.note_right_token(key, address)
             self.outcomes["refused"] += 1
             self._tell_refusal(key, address, now_s)
             log.info("agent refused", extra={"device": key, "peer": address, "reason": refused.reason})
@@ -166,7 +168,7 @@ class Reception:
             log.exception("device check failed", extra={"device": key, "peer": address})
             await self._refuse(sock, _UNAVAILABLE)
             return None
-        self._gate.note_success(key, address)
+        self._gate.note_right_token(key, address)
         return admission
 
     def _tell_refusal(self, device_key: str, address: str, now_s: float) -> None:

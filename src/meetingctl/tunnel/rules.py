@@ -59,6 +59,8 @@ class ProxyLimits:
     refusal_drain_s: float = 1.0
     failures_per_device: int = 5
     failures_per_address: int = 20
+    # Lines that were no credential at all; they close an address only for devices that never succeeded from it.
+    noise_per_address: int = 100
     failure_window_s: float = 900.0
     # Refused agents in the audit log: one record per address and interval, a few per second in all.
     refusal_interval_s: float = 60.0
