@@ -8,13 +8,25 @@ from meetingctl.tunnel.rules import ProxyLimits
 LIMITS = ProxyLimits(handshake_pending=5, handshake_pending_per_address=2)
 
 
-def test_pending_handshakes_are_bounded_per_address_and_in_all() -> None:
+def test_the_oldest_pending_handshake_of_an_address_makes_room() -> None:
     gate = Gate(LIMITS)
-    assert [gate.enter("a") for _ in range(3)] == [True, True, False]
-    assert [gate.enter(name) for name in "bbcd"] == [True, True, True, False]
-    gate.leave("a")
-    assert gate.enter("d")
+    assert [gate.enter(number, "a") for number in (1, 2, 3, 4)] == [None, None, 1, 2]
+    assert gate.pending == 2
+
+
+def test_the_oldest_of_all_makes_room_when_all_is_full() -> None:
+    gate = Gate(LIMITS)
+    assert [gate.enter(number, name) for number, name in enumerate("abcdefg", 1)] == [None] * 5 + [1, 2]
+    gate.leave(1)
+    gate.leave(3)
+    assert gate.enter(8, "h") is None
+    assert gate.enter(9, "i") == 4
     assert gate.pending == 5
+
+
+def test_pending_handshakes_of_an_ipv6_network_count_together() -> None:
+    gate = Gate(LIMITS)
+    assert [gate.enter(number, f"2001:db8::{number}") for number in (1, 2, 3)] == [None, None, 1]
 
 
 def guess(gate: Gate, device_key: str, address: str, count: int, now_s: float = 0) -> None:

@@ -222,6 +222,16 @@ def test_half_open_handshakes_are_bounded_and_leave_nothing(make_bed: MakeBed, s
         join(bed).close()
 
 
+def test_a_flood_of_silent_connections_does_not_keep_an_agent_out(make_bed: MakeBed) -> None:
+    bed = make_bed(limits=replace(FREE, handshake_pending=20, handshake_pending_per_address=20))
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(connect(bed.port))
+        join(bed).close()
+        wait_until(lambda: bed.do(bed.proxy.counters)["handshakes"].get(("too many pending",), 0) >= 40)
+        assert bed.snapshot()["pending_handshakes"] <= 20
+
+
 def test_too_many_failures_of_an_address_close_it(make_bed: MakeBed) -> None:
     bed = make_bed(limits=replace(SHORT, failures_per_address=3))
     for number in range(3):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Hashable
 
 from meetingctl.core.limits import FailureLimiter
@@ -18,8 +18,9 @@ class Gate:
 
     def __init__(self, limits: ProxyLimits) -> None:
         self._limits = limits
-        self._pending: Counter[str] = Counter()
-        self._pending_total = 0
+        # In the order of arrival, all and per site; dict keeps it and deletes from the middle.
+        self._pending: dict[Hashable, str] = {}
+        self._sites_pending: dict[str, dict[Hashable, None]] = {}
         window_s = limits.failure_window_s
         self._devices = FailureLimiter(limit=limits.failures_per_device, window_s=window_s)
         self._sites = FailureLimiter(limit=limits.failures_per_address, window_s=window_s)
@@ -28,29 +29,37 @@ class Gate:
         self._attempts: OrderedDict[Hashable, float] = OrderedDict()
         self._last_good: OrderedDict[str, str] = OrderedDict()
 
-    def enter(self, address: str) -> bool:
-        """Count a new connection; False when there are too many unauthenticated ones."""
-        limits = self._limits
-        if (
-            self._pending_total >= limits.handshake_pending
-            or self._pending[address] >= limits.handshake_pending_per_address
-        ):
-            return False
-        self._pending[address] += 1
-        self._pending_total += 1
-        return True
+    def enter(self, newcomer: Hashable, address: str) -> Hashable | None:
+        """Let a new connection in; return the one that must go for it, if any.
 
-    def leave(self, address: str) -> None:
-        """Count a connection that is authenticated or gone."""
-        self._pending_total -= 1
-        self._pending[address] -= 1
-        if not self._pending[address]:
-            del self._pending[address]
+        The oldest goes: a handshake takes a moment, so a flood of silent connections pushes out itself and not the
+        agents between them.
+        """
+        limits, site = self._limits, site_of(address)
+        evicted: Hashable | None = None
+        if len(neighbours := self._sites_pending.get(site, {})) >= limits.handshake_pending_per_address:
+            evicted = next(iter(neighbours))
+        elif len(self._pending) >= limits.handshake_pending:
+            evicted = next(iter(self._pending))
+        if evicted is not None:
+            self.leave(evicted)
+        self._pending[newcomer] = site
+        self._sites_pending.setdefault(site, {})[newcomer] = None
+        return evicted
+
+    def leave(self, visitor: Hashable) -> None:
+        """Forget a connection that is authenticated, gone or evicted; the second time this does nothing."""
+        site = self._pending.pop(visitor, None)
+        if site is None:
+            return
+        del self._sites_pending[site][visitor]
+        if not self._sites_pending[site]:
+            del self._sites_pending[site]
 
     @property
     def pending(self) -> int:
         """Handshakes in progress."""
-        return self._pending_total
+        return len(self._pending)
 
     def may_try(self, device_key: str, address: str, now_s: float) -> bool:
         """Say whether a credential is looked at.

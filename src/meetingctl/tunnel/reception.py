@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import itertools
 import logging
 import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from meetingctl.core.ids import is_device_key
 from meetingctl.core.limits import TokenBucket
@@ -48,7 +50,8 @@ class Reception:
         self._told = TokenBucket(interval_s=limits.refusal_interval_s, burst=1, capacity=_ADDRESSES_TOLD)
         self._told_in_all = TokenBucket(interval_s=1 / limits.refusals_per_s, burst=20)
         self._gate = Gate(limits)
-        self._greetings: set[asyncio.Task[None]] = set()
+        self._visitors = itertools.count(1)
+        self._greetings: dict[Hashable, asyncio.Task[bool]] = {}
         self._listening: Listening | None = None
         self._admissions = 0
         self.outcomes: Counter[str] = Counter()
@@ -62,9 +65,10 @@ class Reception:
         """Stop listening and end the handshakes in progress."""
         if self._listening is not None:
             self._listening.close()
-        for task in list(self._greetings):
+        tasks = list(self._greetings.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._greetings, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def pending(self) -> int:
@@ -72,29 +76,39 @@ class Reception:
         return self._gate.pending
 
     def _accept(self, sock: socket.socket, address: str) -> None:
-        if not self._gate.enter(address):
+        visitor = next(self._visitors)
+        evicted = self._gate.enter(visitor, address)
+        if evicted is not None and (greeting := self._greetings.get(evicted)):
             self.outcomes["too many pending"] += 1
-            close_with_reset(sock)
-            return
+            greeting.cancel()
         task = asyncio.ensure_future(self._greet(sock, address))
-        self._greetings.add(task)
-        task.add_done_callback(self._greetings.discard)
+        self._greetings[visitor] = task
+        task.add_done_callback(functools.partial(self._part, visitor, sock))
 
-    async def _greet(self, sock: socket.socket, address: str) -> None:
-        handed_over = False
+    def _part(self, visitor: int, sock: socket.socket, task: asyncio.Task[bool]) -> None:
+        """Let go of a connection after its greeting, also of one that was cancelled before it began."""
+        self._gate.leave(visitor)
+        del self._greetings[visitor]
+        if task.cancelled():
+            close_with_reset(sock)
+        elif task.exception() is not None:
+            sock.close()
+            log.error("handshake failed", exc_info=task.exception())
+        elif not task.result():
+            sock.close()
+
+    async def _greet(self, sock: socket.socket, address: str) -> bool:
+        """Run one handshake within its time; True when the socket has a new owner."""
         try:
             async with asyncio.timeout(self._limits.handshake_s):
-                handed_over = await self._shake_hands(sock, address)
+                return await self._shake_hands(sock, address)
         except TimeoutError:
             self.outcomes["timeout"] += 1
             with contextlib.suppress(OSError):
                 sock.send(encode_refusal(f"no handshake within {self._limits.handshake_s:g} s"))
         except OSError:
             self.outcomes["connection lost"] += 1
-        finally:
-            self._gate.leave(address)
-            if not handed_over:
-                sock.close()
+        return False
 
     async def _shake_hands(self, sock: socket.socket, address: str) -> bool:
         """Run one handshake; True when the socket has a new owner."""
