@@ -293,3 +293,25 @@ def test_the_snapshot_tells_what_is_going_on(bed: Bed, kind: str, start_agent: S
         assert figures["agent"]["kind"] == ("new" if kind == "new" else "old")
         assert (figures["streams"], figures["bytes_in"], figures["bytes_out"]) == (1, 5, 5)
         assert (figures["device_key"], figures["service"], figures["online"]) == (KEY, "http", True)
+
+
+@either_agent
+def test_silent_connections_of_one_address_give_way_to_another(
+    make_bed: MakeBed, kind: str, start_agent: StartAgent
+) -> None:
+    few = {"streams_per_tunnel": 4} if kind == "new" else {"streams_per_old_agent": 4}
+    bed = make_bed(limits=replace(FREE, displaced_idle_s=0.3, **few))  # type: ignore[arg-type]
+    with service(echo) as local_port, contextlib.ExitStack() as stack:
+        start_agent(bed, kind, local_port)
+        port = bed.open(local_port)
+        bed.wait_listening(port)
+        greedy = [stack.enter_context(connect(port)) for _ in range(4)]
+        wait_until(lambda: bed.streams() == 4)
+        deadline_s = time.monotonic() + 0.5
+        while time.monotonic() < deadline_s:
+            assert say(greedy[3], b"in use") == b"in use"
+        assert is_reset(port)
+        neighbour = socket.create_connection(("127.0.0.1", port), timeout=10, source_address=("127.0.0.2", 0))
+        assert say(stack.enter_context(neighbour), b"let me in") == b"let me in"
+        assert say(greedy[3], b"still in use") == b"still in use"
+        wait_until(lambda: any(visit.reason == "gave way to another visitor" for visit in bed.directory.visits))

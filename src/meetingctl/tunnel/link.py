@@ -308,6 +308,7 @@ class Link:
 
     def note_sent(self, stream: Stream, count_bytes: int) -> None:
         """Count what goes to the peer."""
+        stream.heard_s = self.now_s
         stream.sent_bytes += count_bytes
         self.sent_bytes += count_bytes
         self._group.sent_bytes += count_bytes

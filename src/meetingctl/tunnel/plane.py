@@ -10,11 +10,12 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from meetingctl.core.clock import now_ms
+from meetingctl.core.site import site_of
 from meetingctl.tunnel import codec
 from meetingctl.tunnel.caps import Agreed, kinds_from_agent
 from meetingctl.tunnel.directory import AgentKind, Outcome, Tunnel, Visit
@@ -22,6 +23,7 @@ from meetingctl.tunnel.group import LinkGroup
 from meetingctl.tunnel.link import Link
 from meetingctl.tunnel.reactor import Reactor
 from meetingctl.tunnel.rules import LinkRules, ProxyLimits
+from meetingctl.tunnel.sharing import choose_displaced
 from meetingctl.tunnel.sockets import close_with_reset, set_visitor_options
 from meetingctl.tunnel.stream import Stream
 
@@ -163,7 +165,12 @@ class DataPlane:
         most = limits.streams_per_new_agent if link.terms.is_new else limits.streams_per_old_agent
         if len(link.streams) >= most:
             link.make_room()
-        if len(link.streams) >= most or len(self._live.get(port, ())) >= limits.streams_per_tunnel:
+        site = site_of(visitor.peer)
+        has_room = self._make_room(link.streams.values(), site, most) and self._make_room(
+            self._live.get(port, ()), site, limits.streams_per_tunnel
+        )
+        # Ending a stream sends a frame, and the frame too many ends the link.
+        if not has_room or link.closed:
             close_with_reset(visitor.sock)
             self.ended.append(visitor.visit("refused", "too many streams"))
             return
@@ -176,6 +183,18 @@ class DataPlane:
         stream = link.open_stream(visitor.sock, visitor.tunnel.local_port, label=visitor)
         if not stream.closed:
             self._live.setdefault(port, set()).add(stream)
+
+    def _make_room(self, taken: Collection[Stream], site: str, most: int) -> bool:
+        """Say whether there is room for one more stream; the largest holder may have to give one."""
+        if len(taken) < most:
+            return True
+        streams = list(taken)
+        held = [(site_of(cast(Visitor, stream.label).peer), stream.silent_s(self._reactor.now_s)) for stream in streams]
+        index = choose_displaced(held, site, most=most, least_idle_s=self._limits.displaced_idle_s)
+        if index is None:
+            return False
+        streams[index].link.abort(streams[index], codec.RESET, "reset", "gave way to another visitor")
+        return True
 
     def _drop_visitors(self, port: int, device_key: str, reason: str) -> None:
         for stream in list(self._live.get(port, ())):

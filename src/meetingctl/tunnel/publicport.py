@@ -10,6 +10,7 @@ from collections.abc import Callable
 from meetingctl.core.errors import InvalidInput
 from meetingctl.core.limits import TokenBucket
 from meetingctl.core.net import address_in, parse_networks
+from meetingctl.core.site import site_of
 from meetingctl.tunnel.directory import Outcome, Tunnel
 from meetingctl.tunnel.listening import Listening
 from meetingctl.tunnel.plane import Session, Visitor
@@ -32,7 +33,7 @@ class VisitorRates:
         """Count one visitor; False when there are too many."""
         return all(
             bucket is None or bucket.allow(subject, now_s)
-            for bucket, subject in ((self._addresses, address), (self._tunnels, port))
+            for bucket, subject in ((self._addresses, site_of(address)), (self._tunnels, port))
         )
 
 

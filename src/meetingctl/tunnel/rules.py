@@ -68,6 +68,8 @@ class ProxyLimits:
     streams_per_old_agent: int = 64
     streams_per_new_agent: int = 1024
     streams_per_tunnel: int = 256
+    # When all are taken, silence this long lets a stream of the one who holds more than half of them be ended.
+    displaced_idle_s: float = 10.0
     visitors_per_tunnel_per_s: float = 50.0
     visitors_per_address_per_s: float = 20.0
     visitor_burst: int = 100

@@ -84,6 +84,10 @@ class Stream:
         """Bytes from the peer that the socket has not accepted."""
         return len(self._queue) if self._queue is not None else 0
 
+    def silent_s(self, now_s: float) -> float:
+        """Return for how long no byte has moved in either direction."""
+        return now_s - max(self.heard_s, self._moved_s)
+
     def rearm(self) -> None:
         """Watch the socket for what can be used now."""
         mask = self._wanted_mask()
