@@ -251,7 +251,19 @@ def test_nobody_there() -> None:
     assert caught.value.hint == "meetingctl serve all"
 
 
-@pytest.mark.parametrize("content", [b"<html>", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a": ' * 70 + b"1" + b"}" * 70,
+        b'{"total": Infinity}',
+        b'{"n": 1e999}',
+        b'{"n": %d}' % 2**64,
+        b'{"n": %s}' % (b"1" * 5000),
+    ],
+)
 def test_a_reply_that_is_no_json(content: bytes, peer: Peer) -> None:
     peer.answers.append((200, {"Content-Type": "text/html"}, content))
     with FleetClient(peer.url) as client, pytest.raises(MeetingctlError, match="no JSON"):
@@ -338,6 +350,91 @@ def test_paging_ends_when_the_server_runs_dry(peer: Peer) -> None:
     peer.says(200, {"devices": [{"device_key": "a"}], "total": 9}).says(200, {"devices": [], "total": 9})
     with FleetClient(peer.url) as client:
         assert len(list(client.list_devices())) == 1
+
+
+@pytest.mark.parametrize("total", [10**15, 2**63 - 1])
+def test_a_page_that_is_not_full_is_the_last_one(total: int, peer: Peer) -> None:
+    peer.says(200, {"devices": [{"device_key": "a"}], "total": total})
+    with FleetClient(peer.url) as client:
+        assert len(list(client.list_devices())) == 1
+    assert len(peer.requests) == 1
+
+
+def test_a_list_without_end_ends_with_the_deadline(peer: Peer) -> None:
+    peer.says(200, {"devices": [{"device_key": "a"}] * 100, "total": 10**15})
+    with FleetClient(peer.url, timeout_s=0.3) as client, pytest.raises(Unreachable) as caught:
+        list(client.list_devices())
+    assert caught.value.message in {
+        "devices: the list did not end within 0.3 s",
+        f"no answer from {peer.url} within 0.3 s",
+    }
+
+
+def test_a_slow_reader_of_a_list_is_no_fault_of_the_server(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for start in (0, 100):
+        peer.says(200, {"devices": [{"device_key": str(start + n)} for n in range(100)], "total": 200})
+    with FleetClient(peer.url) as client:
+        devices = client.list_devices()
+        next(devices)
+        now_s = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now_s + 3600)
+        assert sum(1 for _ in devices) == 199
+
+
+def test_a_server_that_sends_all_at_once_is_asked_once(peer: Peer) -> None:
+    peer.says(200, {"devices": [{"device_key": str(n)} for n in range(150)], "total": 10**6})
+    with FleetClient(peer.url) as client:
+        assert len(list(client.list_devices())) == 150
+        assert len(list(client.list_devices(limit=7))) == 7
+
+
+_STRANGE: list[tuple[Callable[[FleetClient], Any], Any]] = [
+    (lambda client: list(client.list_devices()), {"devices": [], "total": "many"}),
+    (lambda client: list(client.list_devices()), {"devices": [], "total": 1.5}),
+    (lambda client: list(client.list_devices()), {"devices": [], "total": -1}),
+    (lambda client: list(client.list_devices()), {"devices": [{"tags": 7}], "total": 1}),
+    (lambda client: client.get_device("cam-7"), {"local_ports": {"ssh": 65536}}),
+    (lambda client: client.get_services("cam-7"), {"services": "ssh"}),
+    (lambda client: client.generate_key(), {"devicekey": None}),
+    (lambda client: client.generate_key(), {"devicekey": ["x"]}),
+    (lambda client: client.open_tunnel("cam-7", "ssh"), {"url": "http://gate.example:9050"}),
+    (lambda client: client.open_tunnel("cam-7", "ssh"), {"port": "9050", "url": "x"}),
+    (lambda client: client.open_tunnel("cam-7", "ssh"), {"port": True, "url": "x"}),
+    (lambda client: client.open_tunnel("cam-7", "ssh"), {"port": 9050, "url": "http://[x"}),
+    (lambda client: client.open_tunnel("cam-7", "ssh"), {"port": 9050, "url": "ssh device@" + "x" * 64}),
+    (lambda client: client.get_tunnel(9050), {"port": 9050, "expires_at": "tomorrow"}),
+    (lambda client: client.list_tunnels(), {"tunnels": [{}]}),
+    (lambda client: client.close_all_tunnels(), {"closed": [1]}),
+    (lambda client: client.tunnel_stats(), {"stats": [], "agents": ["x"]}),
+    (lambda client: client.create_key("ci", role="viewer"), {"id": "a"}),
+    (lambda client: client.list_logs("cam-7", limit=1), [1]),
+    (lambda client: client.list_logs("cam-7", limit=1), {}),
+    (lambda client: client.health(), {"status": ["ok"]}),
+    (lambda client: list(client.list_audit()), {"records": [{"time": "x"}]}),
+    (lambda client: list(client.list_audit()), {"records": [{"id": "x"}]}),
+    (lambda client: list(client.list_audit()), {"records": [{"id": 1}, {"id": 2}]}),
+]
+
+
+@pytest.mark.parametrize(("ask", "value"), _STRANGE)
+def test_fields_of_another_kind_are_one_clear_error(ask: Callable[[FleetClient], Any], value: Any, peer: Peer) -> None:
+    peer.says(200, value)
+    with FleetClient(peer.url) as client, pytest.raises(MeetingctlError) as caught:
+        ask(client)
+    assert ": the server answered with something else: expected " in caught.value.message
+    assert caught.value.hint == "meetingctl doctor"
+
+
+def test_an_audit_log_that_turns_in_a_circle_is_refused(peer: Peer) -> None:
+    peer.says(200, {"records": [{"id": 9}, {"id": 8}], "next": 8})
+    with FleetClient(peer.url) as client, pytest.raises(MeetingctlError, match="from new to old"):
+        list(client.list_audit(limit=None))
+
+
+def test_text_that_is_no_unicode_can_be_written(peer: Peer) -> None:
+    peer.answers.append((200, {}, b'{"note": "a\\ud800b", "name": "\\ud83d\\ude00"}'))
+    with FleetClient(peer.url) as client:
+        assert client.get_device("cam-7") == {"note": "a?b", "name": "\U0001f600"}
 
 
 def test_audit_pages_stop_at_the_limit(peer: Peer) -> None:

@@ -9,7 +9,6 @@ Only GET is repeated, because a repeated write may act twice. One deadline cover
 
 from __future__ import annotations
 
-import json as json_codec
 import logging
 import math
 import random
@@ -27,6 +26,7 @@ from meetingctl import __version__
 from meetingctl.core.errors import Busy, InvalidInput, MeetingctlError, Unreachable
 from meetingctl.core.net import is_loopback
 from meetingctl.core.refusal import explain_refusal, lower_first
+from meetingctl.core.replies import decode_json, find_fault
 from meetingctl.core.secret import Secret
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,20 @@ class _Reply(NamedTuple):
     status: int
     headers: httpx.Headers
     content: bytes
+
+
+class _TimeLeft:
+    """What is left of a deadline that counts only while the context is open, not while the caller works."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._entered_s = 0.0
+
+    def __enter__(self) -> None:
+        self._entered_s = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds -= time.monotonic() - self._entered_s
 
 
 class FleetClient:
@@ -114,20 +128,23 @@ class FleetClient:
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         subject: str | None = None,
+        within_s: float | None = None,
     ) -> Any:
         """Send one request and return the decoded JSON; an empty body gives None.
 
-        `path` begins with `/api/`. `subject` names what the request is about and begins the error message.
+        `path` begins with `/api/`. `subject` names what the request is about and begins the error message. `within_s`
+        is what is left of a deadline that covers several requests.
         Raises: the leaf for the HTTP status; Unreachable when nothing answers within the deadline.
         """
-        reply = self._send_with_retries(method, path, params, json)
+        reply = self._send_with_retries(method, path, params, json, within_s)
         if reply.status >= 300:
             self._raise_for(reply, subject, method, path)
-        if not reply.content.strip():
-            return None
+        return self._decode(reply, path) if reply.content.strip() else None
+
+    def _decode(self, reply: _Reply, path: str) -> Any:
         try:
-            return json_codec.loads(reply.content)
-        except (ValueError, RecursionError) as exc:
+            return decode_json(reply.content)
+        except ValueError as exc:
             kind = reply.headers.get("content-type", "no content type")
             raise MeetingctlError(
                 f"{self.base_url}{path}: the reply is no JSON ({kind}, {len(reply.content)} bytes)",
@@ -142,13 +159,7 @@ class FleetClient:
         reply = self._send_with_retries("GET", "/api/health", None, None)
         if reply.status >= 300:
             self._raise_for(reply, None, "GET", "/api/health")
-        try:
-            facts = _object(json_codec.loads(reply.content), "/api/health")
-        except ValueError as exc:
-            raise MeetingctlError(
-                f"{self.base_url}/api/health: the reply is no JSON",
-                hint="check that --server-url points to a meetingctl server",
-            ) from exc
+        facts = _object(self._decode(reply, "/api/health"), "/api/health")
         return Health(facts, _clock_skew_s(reply.headers.get("date"), (sent_at_s + time.time()) / 2))
 
     def whoami(self) -> JsonObject:
@@ -158,17 +169,30 @@ class FleetClient:
     # Devices.
 
     def list_devices(self, *, prefix: str = "", limit: int | None = None) -> Iterator[JsonObject]:
-        """Yield devices without secrets, page by page, at most `limit`."""
-        offset = 0
+        """Yield devices without secrets, page by page, at most `limit`.
+
+        A page that is not full is the last one, whatever total the server tells. The deadline of a request covers the
+        server's share of the whole list. Raises: Unreachable when it does not end in time.
+        """
+        offset, path, time_left = 0, "/api/devices", _TimeLeft(self._timeout_s)
         while limit is None or offset < limit:
             rows = PAGE_ROWS if limit is None else min(PAGE_ROWS, limit - offset)
             params = {"limit": rows, "offset": offset} | ({"prefix": prefix} if prefix else {})
-            page = _object(self.request("GET", "/api/devices", params=params, subject="devices"), "/api/devices")
-            devices = _objects(page, "devices", "/api/devices")
-            yield from devices
+            page = self._read_page(path, params, "devices", time_left)
+            devices = _objects(page, "devices", path)
+            yield from devices if limit is None else devices[: limit - offset]
             offset += len(devices)
-            if not devices or offset >= int(page.get("total") or 0):
+            if len(devices) != rows or offset >= (page.get("total") or 0):
                 return
+
+    def _read_page(self, path: str, params: Mapping[str, Any], subject: str, time_left: _TimeLeft) -> JsonObject:
+        if time_left.seconds <= 0:
+            raise Unreachable(
+                f"{subject}: the list did not end within {self._timeout_s:g} s",
+                hint="ask for less with --limit, or give it longer with --timeout 5m",
+            )
+        with time_left:
+            return _object(self.request("GET", path, params=params, subject=subject, within_s=time_left.seconds), path)
 
     def get_device(self, key: str, *, secrets: bool = False) -> JsonObject:
         """Return one device. `secrets` asks for them too: only an administrator gets them, and it is audited.
@@ -200,9 +224,8 @@ class FleetClient:
 
     def generate_key(self) -> JsonObject:
         """Return a made `devicekey` and `token_code`; nothing is stored."""
-        return _object(
-            self.request("GET", "/api/devices/generate-key", subject="new device"), "/api/devices/generate-key"
-        )
+        path = "/api/devices/generate-key"
+        return _object(self.request("GET", path, subject="new device"), path, "devicekey")
 
     def delete_device(self, key: str) -> JsonObject:
         """Delete a device with its tunnels, keys and logs. Raises: NotFound."""
@@ -218,8 +241,8 @@ class FleetClient:
 
     def get_services(self, key: str) -> list[str]:
         """Return the names of the enabled services. Raises: NotFound."""
-        services = self._device_call("GET", key, "/service").get("services")
-        return [str(name) for name in services] if isinstance(services, list) else []
+        services: list[str] = self._device_call("GET", key, "/service").get("services") or []
+        return services
 
     def set_services(
         self, key: str, services: Sequence[str] | None = None, *, local_ports: Mapping[str, int] | None = None
@@ -252,6 +275,11 @@ class FleetClient:
         """Report the device as online; `facts` are network fields of the contract. Raises: NotFound, RateLimited."""
         return self._device_call("POST", key, "/online", dict(facts or {}))
 
+    def list_logs(self, key: str, *, limit: int) -> list[JsonObject]:
+        """Return the device's connection log, newest entry first. Raises: NotFound."""
+        path = f"/api/devices/{quote(key, safe='')}/logs"
+        return _rows(self.request("GET", path, params={"limit": limit}, subject=key), "a list", path)
+
     # Tunnels. The public port is the name of a tunnel.
 
     def open_tunnel(
@@ -275,16 +303,16 @@ class FleetClient:
             body["ttl_s"] = ttl_s
         if allow_from:
             body["allow_from"] = list(allow_from)
-        return self._device_call("POST", key, "/service", body)
+        return self._device_call("POST", key, "/service", body, needed=("port", "url"))
 
     def list_tunnels(self) -> list[JsonObject]:
         """Return the open tunnels."""
-        return _objects(self.request("GET", "/api/tunnels", subject="tunnels"), "tunnels", "/api/tunnels")
+        return _objects(self.request("GET", "/api/tunnels", subject="tunnels"), "tunnels", "/api/tunnels", "port")
 
     def get_tunnel(self, port: int) -> JsonObject:
         """Return one tunnel with its live figures. Raises: NotFound."""
         path = f"/api/tunnels/{port}"
-        return _object(self.request("GET", path, subject=f"tunnel {port}"), path)
+        return _object(self.request("GET", path, subject=f"tunnel {port}"), path, "port")
 
     def close_tunnel(self, port: int) -> JsonObject:
         """Close one tunnel. Raises: NotFound."""
@@ -313,7 +341,7 @@ class FleetClient:
         body: JsonObject = {"name": name, "role": role}
         if expires_in_s is not None:
             body["expires_in_s"] = int(expires_in_s)
-        return _object(self.request("POST", "/api/keys", json=body, subject=f"key {name}"), "/api/keys")
+        return _object(self.request("POST", "/api/keys", json=body, subject=f"key {name}"), "/api/keys", "key")
 
     def revoke_key(self, key_id: str) -> JsonObject:
         """Revoke an API key at once. Raises: NotFound."""
@@ -326,18 +354,21 @@ class FleetClient:
         self, *, limit: int | None = PAGE_ROWS, before: int | str | None = None, subject: str | None = None
     ) -> Iterator[JsonObject]:
         """Yield audit records, newest first, at most `limit` (None: all); `subject` filters on the object."""
-        left = math.inf if limit is None else limit
+        left, path, time_left = math.inf if limit is None else limit, "/api/audit", _TimeLeft(self._timeout_s)
         while left > 0:
             params: JsonObject = {"limit": int(min(left, AUDIT_PAGE_ROWS))}
             params |= {"before": before} if before is not None else {}
             params |= {"object": subject} if subject else {}
-            page = _object(self.request("GET", "/api/audit", params=params, subject="audit log"), "/api/audit")
-            records = _objects(page, "records", "/api/audit")[: params["limit"]]
+            if limit is None:  # the whole log may take long; each page has its own deadline
+                time_left = _TimeLeft(self._timeout_s)
+            page = self._read_page(path, params, "audit log", time_left)
+            records = _objects(page, "records", path, "id")[: params["limit"]]
+            _check_order(records, before, path)
             yield from records
             left -= len(records)
-            before = page.get("next")
-            if before is None or not records:
+            if page.get("next") is None or not records:
                 return
+            before = records[-1]["id"]
 
     def verify_audit(self) -> JsonObject:
         """Have the server check the hash chain: `{ok, records, first_bad}`."""
@@ -353,12 +384,15 @@ class FleetClient:
         body: JsonObject | None = None,
         *,
         params: Mapping[str, Any] | None = None,
+        needed: tuple[str, ...] = (),
     ) -> JsonObject:
         path = f"/api/devices/{quote(key, safe='')}{tail}"
-        return _object(self.request(method, path, params=params, json=body, subject=key), path)
+        return _object(self.request(method, path, params=params, json=body, subject=key), path, *needed)
 
-    def _send_with_retries(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any) -> _Reply:
-        deadline_s = time.monotonic() + self._timeout_s
+    def _send_with_retries(
+        self, method: str, path: str, params: Mapping[str, Any] | None, body: Any, within_s: float | None = None
+    ) -> _Reply:
+        deadline_s = time.monotonic() + (self._timeout_s if within_s is None else within_s)
         for attempt in range(RETRIES + 1):
             is_last = method != "GET" or attempt == RETRIES
             try:
@@ -439,8 +473,8 @@ def _clock_skew_s(date: str | None, now_s: float) -> float | None:
 def _error_text(reply: _Reply) -> tuple[str | None, str | None]:
     """Find the message and an optional hint in either error shape of the contract."""
     try:
-        body = json_codec.loads(reply.content)
-    except (ValueError, RecursionError):
+        body = decode_json(reply.content)
+    except ValueError:
         return None, None
     if not isinstance(body, dict):
         return None, None
@@ -456,14 +490,33 @@ def _needed_role(headers: httpx.Headers) -> str | None:
     return found[1] if found else None
 
 
-def _object(reply: Any, path: str) -> JsonObject:
+def _check_order(records: list[JsonObject], before: int | str | None, path: str) -> None:
+    """Let each record be older than the one before it, so that a listing comes to its end."""
+    for record in records:
+        if not isinstance(record["id"], int) or (before is not None and record["id"] >= int(before)):
+            raise _misshapen(path, "expected records from new to old")
+        before = record["id"]
+
+
+def _misshapen(path: str, fault: str) -> MeetingctlError:
+    return MeetingctlError(f"{path}: the server answered with something else: {fault}", hint="meetingctl doctor")
+
+
+def _object(reply: Any, path: str, *needed: str) -> JsonObject:
     if not isinstance(reply, dict):
-        raise MeetingctlError(f"{path}: expected a JSON object, got {type(reply).__name__}", hint="meetingctl doctor")
+        raise _misshapen(path, f"expected a JSON object, got {type(reply).__name__}")
+    if fault := find_fault(reply, needed):
+        raise _misshapen(path, fault)
     return reply
 
 
-def _objects(reply: Any, name: str, path: str) -> list[JsonObject]:
-    rows = _object(reply, path).get(name)
+def _objects(reply: Any, name: str, path: str, *needed: str) -> list[JsonObject]:
+    return _rows(_object(reply, path).get(name), repr(name), path, *needed)
+
+
+def _rows(rows: Any, name: str, path: str, *needed: str) -> list[JsonObject]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise MeetingctlError(f"{path}: expected a list of objects in {name!r}", hint="meetingctl doctor")
+        raise _misshapen(path, f"expected a list of objects in {name}")
+    if fault := next(filter(None, (find_fault(row, needed) for row in rows)), None):
+        raise _misshapen(path, fault)
     return rows

@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from meetingctl.client import FleetClient
 from meetingctl.core.clock import now_ms
@@ -108,12 +107,11 @@ class TunnelWay:
     def _find_refused_port(self, key: str, port: int) -> int | None:
         """Return the tunnel's port on the device when the agent refuses visits to it."""
         local_port = self._read_tunnel(port).get("local_port")
-        path = f"/api/devices/{quote(key, safe='')}/logs"
         try:
-            entries = self.client.request("GET", path, params={"limit": LOG_ROWS}, subject=key)
+            entries = self.client.list_logs(key, limit=LOG_ROWS)
         except MeetingctlError:
             return None
-        return local_port if isinstance(entries, list) and local_port in refused_ports(entries) else None
+        return local_port if local_port in refused_ports(entries) else None
 
 
 def refused_ports(entries: Iterable[Mapping[str, Any]]) -> frozenset[int]:
