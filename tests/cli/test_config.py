@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -83,6 +84,22 @@ def test_a_secret_goes_to_the_private_file(cli: Cli) -> None:
     assert tomllib.loads(credentials_file(cli).read_text()) == {"default": {"agent_token": "3FA9C1"}}
     assert cli("config", "unset", "agent_token").code == 0
     assert "agent_token" not in credentials_file(cli).read_text()
+
+
+def test_the_password_of_the_database_is_never_shown(cli: Cli) -> None:
+    url = "postgresql://fleet:hunter2@db.example/fleet"
+    results = [
+        cli("config", "set", "db_url", url, "--json"),
+        cli("config", "set", "db_url", url, "--dry-run", "--json"),
+    ]
+    results += [cli("config", "get", "db_url"), cli("config", "list", "--group", "api"), cli("config", "set", "db_url")]
+    cli("doctor", "--bundle", str(cli.home / "report.tar.gz"))
+    with tarfile.open(cli.home / "report.tar.gz") as archive:
+        files = [archive.extractfile(name) for name in archive.getnames()]
+    texts = [file.read().decode() for file in files if file] + [result.out + result.err for result in results]
+    assert "hunter2" not in "".join(texts)
+    assert results[2].out == "postgresql://fleet:***@db.example/fleet\n"
+    assert tomllib.loads(user_file(cli).read_text())["default"]["db_url"] == url
 
 
 def test_unset_of_what_is_not_set(cli: Cli) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meetingctl.core import clock, duration, ids, net
 from meetingctl.core.errors import InvalidInput
-from meetingctl.core.secret import Secret, same_secret, sha256_hex
+from meetingctl.core.secret import Secret, hide_url_password, same_secret, sha256_hex
 from meetingctl.core.services import TUNNEL_SERVICES, service_url
 
 
@@ -131,3 +131,19 @@ def test_every_service_has_an_address_form() -> None:
     assert service_url("http", "::1", 9050) == "http://[::1]:9050"
     for service in TUNNEL_SERVICES:
         assert "9051" in service_url(service, "h", 9051)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:hunter2@db/fleet", "postgresql://u:***@db/fleet"),
+        ("postgresql+psycopg://u:hun/te@r?2@db:5432/fleet", "postgresql+psycopg://u:***@db:5432/fleet"),
+        ("postgresql://:hunter2@db/fleet", "postgresql://:***@db/fleet"),
+        ("postgresql://db/fleet?user=u&password=hunter2&sslpassword=hunter2", None),
+        ("postgresql://u@db/fleet", "postgresql://u@db/fleet"),
+        ("http://127.0.0.1:8470", "http://127.0.0.1:8470"),
+        ("sqlite:////srv/a@b.db", "sqlite:////srv/a@b.db"),
+    ],
+)
+def test_a_password_in_a_url_is_not_shown(url: str, shown: str | None) -> None:
+    assert hide_url_password(url) == (shown or "postgresql://db/fleet?user=u&password=***&sslpassword=***")

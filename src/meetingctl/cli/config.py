@@ -20,20 +20,6 @@ Key = Annotated[str, typer.Argument(metavar="SETTING", help="setting, as `config
 Name = Annotated[str, typer.Argument(metavar="PROFILE", help="name of the profile", show_default=False)]
 
 
-def _plain_value(value: Any) -> Any:
-    """Turn a setting into something JSON knows; a secret shows only that it is set."""
-    from meetingctl.core.secret import Secret
-
-    if isinstance(value, Secret):
-        return "***" if value else ""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple):
-        is_table = bool(value) and isinstance(value[0], tuple)
-        return dict(value) if is_table else list(value)
-    return value
-
-
 def describe_settings(run: Invocation) -> list[dict[str, Any]]:
     """Return every setting as a row of key, value, origin, group and help; secrets are hidden."""
     from meetingctl.core.settings import setting_infos
@@ -42,21 +28,24 @@ def describe_settings(run: Invocation) -> list[dict[str, Any]]:
 
 
 def _row(run: Invocation, key: str) -> dict[str, Any]:
+    from meetingctl.core.settings import shown_value
+
     resolved = run.resolved
-    return {"key": key, "value": _plain_value(getattr(resolved.settings, key)), "origin": resolved.origins[key]}
+    return {"key": key, "value": shown_value(getattr(resolved.settings, key)), "origin": resolved.origins[key]}
 
 
 def _example(run: Invocation, key: str) -> str:
     """Return a line that sets a setting to what it is now, or says what it is for when it is empty."""
     import shlex
 
-    from meetingctl.core.settings import setting_infos
+    from meetingctl.core.settings import setting_infos, shown_value
 
-    value = _plain_value(getattr(run.settings, key))
+    value = shown_value(getattr(run.settings, key))
     if isinstance(value, dict):
         value = [f"{name}={item}" for name, item in value.items()]
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value or "")
-    return f"meetingctl config set {key} {shlex.quote(text)}" if text else f"{key}: {setting_infos()[key].help}"
+    is_whole = bool(text) and "***" not in text
+    return f"meetingctl config set {key} {shlex.quote(text)}" if is_whole else f"{key}: {setting_infos()[key].help}"
 
 
 def _known_key(key: str) -> str:
@@ -109,6 +98,7 @@ def set_setting(
     """
     from meetingctl.cli.config_file import put_credentials, put_setting, toml_value
     from meetingctl.cli.layers import is_secret_setting
+    from meetingctl.core.settings import shown_value
 
     run = of(ctx)
     name, profile = _known_key(key), run.sources.profile
@@ -123,7 +113,7 @@ def set_setting(
         put_credentials(path, profile, {name: new})
     elif not dry_run:
         put_setting(path, profile, name, new)
-    facts = {"key": name, "value": "***" if is_secret else new, "profile": profile, "file": str(path)}
+    facts = {"key": name, "value": "***" if is_secret else shown_value(new), "profile": profile, "file": str(path)}
     _tell(run, ("set", "set"), name, facts, dry_run=dry_run)
 
 
@@ -241,15 +231,19 @@ def list_profiles(ctx: typer.Context, fields: Fields = "") -> None:
     Examples:
       meetingctl config profile list
     """
+    from meetingctl.core.settings import shown_value
+
     run = of(ctx)
     sources = run.sources
     rows = [
         {
             "profile": name,
             "active": name == sources.profile,
-            "server_url": sources.credentials.profiles.get(name, {}).get("server_url")
-            or sources.user.profiles.get(name, {}).get("server_url")
-            or sources.system.profiles.get(name, {}).get("server_url"),
+            "server_url": shown_value(
+                sources.credentials.profiles.get(name, {}).get("server_url")
+                or sources.user.profiles.get(name, {}).get("server_url")
+                or sources.system.profiles.get(name, {}).get("server_url")
+            ),
             "has_key": "api_key" in sources.credentials.profiles.get(name, {}),
         }
         for name in sources.profile_names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 
 
 class Secret:
@@ -30,6 +31,15 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+
+_USER_PASSWORD = re.compile(r"(?P<user>://[^/?#@:]*):.*@", re.DOTALL)
+_FIELD_PASSWORD = re.compile(r"(?P<name>[?&][a-z]*pass[a-z]*=)[^&]*", re.IGNORECASE)
+
+
+def hide_url_password(url: str) -> str:
+    """Write a URL with `***` for its password, before the host or among the fields: `postgresql://u:***@host/db`."""
+    return _FIELD_PASSWORD.sub(r"\g<name>***", _USER_PASSWORD.sub(r"\g<user>:***@", url))
 
 
 def sha256_hex(text: str) -> str:

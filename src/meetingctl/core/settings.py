@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from meetingctl.core.duration import parse_duration_s
 from meetingctl.core.errors import ConfigError, MeetingctlError
 from meetingctl.core.net import parse_endpoint, parse_networks, parse_port_range
-from meetingctl.core.secret import Secret
+from meetingctl.core.secret import Secret, hide_url_password
 
 Parse = Callable[[Any], Any]
 
@@ -272,12 +272,28 @@ def parse_setting(key: str, value: object, *, source: str) -> Any:
     try:
         parsed = info.parse(value)
     except (ValueError, TypeError, AttributeError, MeetingctlError) as exc:
-        shown = "***" if info.parse is _secret else repr(value)
+        shown = "***" if info.parse is _secret else repr(shown_value(value))
         raise ConfigError(f"{source}: {key} is {shown[:80]}: {exc}", hint=_correction(source, key)) from exc
     if info.choices and parsed not in info.choices:
         allowed = ", ".join(repr(choice) for choice in info.choices)
-        raise ConfigError(f"{source}: {key} is {value!r}, allowed are {allowed}", hint=_correction(source, key))
+        raise ConfigError(
+            f"{source}: {key} is {shown_value(value)!r}, allowed are {allowed}", hint=_correction(source, key)
+        )
     return parsed
+
+
+def shown_value(value: Any) -> Any:
+    """Turn a setting's value into what may be shown and what JSON knows: no secret, and no password in a URL."""
+    if isinstance(value, Secret):
+        return "***" if value else ""
+    if isinstance(value, str):
+        return hide_url_password(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        is_table = bool(value) and isinstance(value[0], tuple)
+        return dict(value) if is_table else list(value)
+    return value
 
 
 def _correction(source: str, key: str) -> str:
