@@ -95,8 +95,8 @@ def test_the_password_of_the_database_is_never_shown(cli: Cli) -> None:
     results += [cli("config", "get", "db_url"), cli("config", "list", "--group", "api"), cli("config", "set", "db_url")]
     cli("doctor", "--bundle", str(cli.home / "report.tar.gz"))
     with tarfile.open(cli.home / "report.tar.gz") as archive:
-        files = [archive.extractfile(name) for name in archive.getnames()]
-    texts = [file.read().decode() for file in files if file] + [result.out + result.err for result in results]
+        texts = [file.read().decode() for name in archive.getnames() if (file := archive.extractfile(name))]
+    texts += [result.out + result.err for result in results]
     assert "hunter2" not in "".join(texts)
     assert results[2].out == "postgresql://fleet:***@db.example/fleet\n"
     assert tomllib.loads(user_file(cli).read_text())["default"]["db_url"] == url
