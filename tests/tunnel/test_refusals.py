@@ -239,6 +239,19 @@ def test_too_many_failures_of_an_address_close_it(make_bed: MakeBed) -> None:
     assert ask(bed, encode_hello(KEY, TOKEN, None))["status"] == "error"
 
 
+def test_a_device_that_dials_in_all_the_time_is_refused_and_fills_no_log(make_bed: MakeBed) -> None:
+    bed = make_bed(limits=replace(SHORT, handshakes_per_device_per_min=12, events_per_device_per_min=3))
+    bed.directory.tokens["CAM-2"] = TOKEN
+    for _ in range(12):
+        join(bed).close()
+    assert ask(bed, encode_hello(KEY, TOKEN, None))["reason"] == "too many connections"
+    join(bed, key="CAM-2").close()
+    wait_until(lambda: any(event.device_key == "CAM-2" for event in bed.directory.events))
+    kinds = [event.kind for event in bed.directory.events if event.device_key == KEY]
+    assert kinds.count("agent up") == 3
+    assert kinds.count("agent lost") <= 3
+
+
 def test_a_taken_agent_port_is_a_clear_error(make_bed: MakeBed, bed: Bed) -> None:
     with pytest.raises(Conflict, match="cannot listen for agents") as caught:
         make_bed(listen=f"127.0.0.1:{bed.port}")

@@ -14,6 +14,9 @@ from meetingctl.core.errors import AuthError
 # One text for an unknown device and for a wrong token, or the handshake would tell which devices exist.
 DENIED = "unknown device or wrong token"
 
+# The credential is right; the device dials in again and again.
+TOO_OFTEN = "too many connections"
+
 # The reason of a visit that the agent turned away because of its setting `agent_ports`.
 PORT_NOT_ALLOWED = "port not allowed on the device"
 

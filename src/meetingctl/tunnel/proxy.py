@@ -35,6 +35,7 @@ from meetingctl.tunnel.figures import describe_agent, describe_link, describe_tu
 from meetingctl.tunnel.gate import DeviceHistory
 from meetingctl.tunnel.grace import GraceRules
 from meetingctl.tunnel.ledger import Ledger
+from meetingctl.tunnel.pace import EventPace
 from meetingctl.tunnel.plane import DataPlane, Session, Visitor
 from meetingctl.tunnel.publicport import PublicPort, VisitorRates
 from meetingctl.tunnel.reception import Reception
@@ -50,6 +51,10 @@ _SYNC_S = 10.0
 _EXPIRY_SKEW_S = 5.0
 _HISTORIES_KEPT = 10_000
 _ENOUGH_DESCRIPTORS = 4096
+_AGENT_LOST = "agent lost"
+_AGENT_STALLED = "agent stalled"
+_SHARED_KEY = "two devices share one key"
+_PACED = frozenset({AGENT_UP, _AGENT_LOST, _AGENT_STALLED, _SHARED_KEY})
 
 
 class Proxy:
@@ -73,6 +78,7 @@ class Proxy:
         )
         self._reception = Reception(directory, self._limits, on_agent=self._add_agent, on_refused=self._note_refusal)
         self._ledger = Ledger(self._limits)
+        self._pace = EventPace(per_min=self._limits.events_per_device_per_min)
         self._rates = VisitorRates(self._limits)
         self._sessions: dict[str, Session] = {}
         self._ports: dict[int, PublicPort] = {}
@@ -150,7 +156,7 @@ class Proxy:
         if former is not None:
             self._plane.drop_session(former, "replaced")
             if self._history(key).note_takeover(time.monotonic(), self._limits):
-                self._note_event(key, "two devices share one key", f"last from {former.peer} and {peer}")
+                self._note_event(key, _SHARED_KEY, f"last from {former.peer} and {peer}")
         self._plane.add_session(session, sock, terms, early)
         self._note_event(key, AGENT_UP, f"{session.kind} agent from {peer}")
         for public_port in self._ports_of(key):
@@ -165,8 +171,8 @@ class Proxy:
         key, now_s = session.device_key, time.monotonic()
         del self._sessions[key]
         if reason == "stalled":
-            self._note_event(key, "agent stalled", detail)
-        self._note_event(key, "agent lost", ": ".join(filter(None, (reason, detail))))
+            self._note_event(key, _AGENT_STALLED, detail)
+        self._note_event(key, _AGENT_LOST, ": ".join(filter(None, (reason, detail))))
         spoke = session.link is not None and session.link.received_bytes > 0
         if self._history(key).note_life(now_s - session.connected_s, spoke=spoke, limits=self._limits):
             self._note_event(key, "agent too old", "it drops each connection right after the handshake")
@@ -188,7 +194,7 @@ class Proxy:
             public_port.close(reason)
         if session := self._sessions.pop(device_key, None):
             self._plane.drop_session(session, reason)
-            self._note_event(device_key, "agent lost", reason)
+            self._note_event(device_key, _AGENT_LOST, reason)
 
     def _history(self, device_key: str) -> DeviceHistory:
         if len(self._histories) >= _HISTORIES_KEPT and device_key not in self._histories:
@@ -201,6 +207,12 @@ class Proxy:
         self._wake.set()
 
     def _note_event(self, device_key: str, kind: str, detail: str = "") -> None:
+        if kind in _PACED:
+            passed = self._pace.pass_on(device_key, kind, detail, time.monotonic())
+            if passed is None:
+                self._wake.set()
+                return
+            detail = passed
         self._ledger.note_event(device_key, kind, detail)
         log.info("tunnel event", extra={"device": device_key, "event": kind, "detail": detail})
         self._wake.set()

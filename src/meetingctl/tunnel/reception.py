@@ -17,7 +17,7 @@ from meetingctl.core.ids import is_device_key
 from meetingctl.core.limits import TokenBucket
 from meetingctl.tunnel.caps import BASE, PROXY_WINDOW_BYTES, Agreed, agreed_caps, negotiate, offer_caps
 from meetingctl.tunnel.codec import WireError
-from meetingctl.tunnel.directory import DENIED, Admission, Directory, Refused
+from meetingctl.tunnel.directory import DENIED, TOO_OFTEN, Admission, Directory, Refused
 from meetingctl.tunnel.gate import Gate
 from meetingctl.tunnel.handshake import MAX_LINE_BYTES, Hello, encode_refusal, encode_welcome, parse_hello
 from meetingctl.tunnel.listening import Listening
@@ -49,6 +49,9 @@ class Reception:
         self._on_refused = on_refused
         self._told = TokenBucket(interval_s=limits.refusal_interval_s, burst=1, capacity=_ADDRESSES_TOLD)
         self._told_in_all = TokenBucket(interval_s=1 / limits.refusals_per_s, burst=20)
+        self._paces = TokenBucket(
+            interval_s=60 / limits.handshakes_per_device_per_min, burst=limits.handshakes_per_device_per_min
+        )
         self._gate = Gate(limits)
         self._visitors = itertools.count(1)
         self._greetings: dict[Hashable, asyncio.Task[bool]] = {}
@@ -183,6 +186,11 @@ class Reception:
             await self._refuse(sock, _UNAVAILABLE)
             return None
         self._gate.note_right_token(key, address)
+        # Only now, or anybody could use up what the device may do.
+        if not self._paces.allow(key, now_s):
+            self.outcomes["too often"] += 1
+            await self._refuse(sock, TOO_OFTEN)
+            return None
         return admission
 
     def _tell_refusal(self, device_key: str, address: str, now_s: float) -> None:

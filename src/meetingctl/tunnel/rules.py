@@ -57,6 +57,7 @@ class ProxyLimits:
     handshake_pending: int = 4096
     handshake_pending_per_address: int = 256
     refusal_drain_s: float = 1.0
+    handshakes_per_device_per_min: int = 30
     failures_per_device: int = 5
     failures_per_address: int = 20
     # Lines that were no credential at all; they close an address only for devices that never succeeded from it.
@@ -83,6 +84,8 @@ class ProxyLimits:
     too_old_lives: int = 3
     visits_kept: int = 4096
     events_kept: int = 1024
+    # Of each kind that comes with every connection.
+    events_per_device_per_min: int = 5
     visits_per_report: int = 512
     events_per_report: int = 256
     refused_visits_per_s: float = 10.0
