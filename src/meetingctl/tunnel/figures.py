@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from meetingctl.core.clock import iso_text
 from meetingctl.tunnel.directory import AgentLink
 from meetingctl.tunnel.plane import Session
 from meetingctl.tunnel.publicport import PublicPort
+
+# The registry stores no more of a proxy's name, and compares it whole.
+_NAME_CHARS = 64
+_DIGEST_CHARS = 8
+
+
+def short_name(name: str) -> str:
+    """Return a proxy's name as the registry keeps it: a long one ends in a digest, so that two of a host stay two."""
+    if len(name) <= _NAME_CHARS:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST_CHARS]
+    return f"{name[: _NAME_CHARS - _DIGEST_CHARS - 1]}-{digest}"
 
 
 def describe_link(session: Session) -> AgentLink:

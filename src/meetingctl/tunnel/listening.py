@@ -74,3 +74,10 @@ class Listening:
 def plain_address(text: str) -> str:
     """Write an IPv4 address that arrived at an IPv6 socket as IPv4, and drop a zone."""
     return text.partition("%")[0].removeprefix("::ffff:") if "." in text else text.partition("%")[0]
+
+
+async def resolve_host(host: str) -> str:
+    """Return the address of a host name, IPv4 first: existing agents know nothing else. Raises: OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    addresses = sorted((info[0] != socket.AF_INET, str(info[4][0])) for info in found)
+    return addresses[0][1]

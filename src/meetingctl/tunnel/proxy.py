@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from meetingctl.core.descriptors import raise_descriptor_limit
 from meetingctl.core.errors import ConfigError, Conflict
 from meetingctl.core.events import AGENT_REFUSED, AGENT_UP, PORT_REFUSED
 from meetingctl.core.net import join_endpoint, parse_endpoint
@@ -31,10 +32,11 @@ from meetingctl.tunnel.directory import (
     Tunnel,
     Visit,
 )
-from meetingctl.tunnel.figures import describe_agent, describe_link, describe_tunnel
+from meetingctl.tunnel.figures import describe_agent, describe_link, describe_tunnel, short_name
 from meetingctl.tunnel.gate import DeviceHistory
 from meetingctl.tunnel.grace import GraceRules
 from meetingctl.tunnel.ledger import Ledger
+from meetingctl.tunnel.listening import resolve_host
 from meetingctl.tunnel.pace import EventPace
 from meetingctl.tunnel.plane import DataPlane, Session, Visitor
 from meetingctl.tunnel.publicport import PublicPort, VisitorRates
@@ -71,7 +73,7 @@ class Proxy:
     ) -> None:
         self._settings = settings
         self._directory = directory
-        self._name = name
+        self._name = short_name(name)
         self._limits = limits or ProxyLimits()
         self._rules = rules or LinkRules(
             grace=GraceRules(grace_s=settings.tunnel_grace_s), linger_s=settings.tunnel_linger_s
@@ -103,8 +105,8 @@ class Proxy:
         loop = asyncio.get_running_loop()
         host, port = parse_endpoint(self._settings.tunnel_listen)
         try:
-            host = await _resolve_host(host)
-            self._bind = await _resolve_host(self._settings.tunnel_bind)
+            host = await resolve_host(host)
+            self._bind = await resolve_host(self._settings.tunnel_bind)
             self._address = self._reception.open(host, port)
         except OSError as exc:
             leaf = Conflict if exc.errno == errno.EADDRINUSE else ConfigError
@@ -112,7 +114,7 @@ class Proxy:
                 f"cannot listen for agents at {join_endpoint(host, port)}: {exc.strerror or exc}",
                 hint="choose another address with --listen or MEETINGCTL_TUNNEL_LISTEN",
             ) from exc
-        _warn_about_descriptors()
+        _raise_descriptor_limit()
         self._wake = asyncio.Event()
         notify = functools.partial(_call_soon_unless_closed, loop)
         self._plane = DataPlane(self._rules, self._limits, listener=self, notify=notify)
@@ -399,18 +401,11 @@ def _is_same_way(left: Tunnel, right: Tunnel) -> bool:
     return (left.device_key, left.service, left.local_port) == (right.device_key, right.service, right.local_port)
 
 
-async def _resolve_host(host: str) -> str:
-    """Return the address of a host name, IPv4 first: existing agents know nothing else. Raises: OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    addresses = sorted((info[0] != socket.AF_INET, str(info[4][0])) for info in found)
-    return addresses[0][1]
-
-
-def _warn_about_descriptors() -> None:
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < _ENOUGH_DESCRIPTORS:
+def _raise_descriptor_limit() -> None:
+    limit = raise_descriptor_limit()
+    if limit != resource.RLIM_INFINITY and limit < _ENOUGH_DESCRIPTORS:
         log.warning(
-            "few file descriptors: each agent takes 1, each stream 1 more", extra={"limit": soft, "hint": "ulimit -n"}
+            "few file descriptors: each agent takes 1, each stream 1 more", extra={"limit": limit, "hint": "ulimit -Hn"}
         )
 
 
