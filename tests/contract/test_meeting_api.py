@@ -219,7 +219,9 @@ def errors_of(endpoint: str) -> dict[tuple[int, str], tuple[Callable[[Fleet], No
             (401, "Invalid token"): (None, {"json": {"token_code": "999999"}, "anonymous": True}),
             (409, "Device already registered"): (registered, {"anonymous": True}),
             (429, "Too many attempts"): (
-                lambda fleet: [call(fleet, f"POST {K}/register", **guess) for _ in range(5)],
+                lambda fleet: [
+                    call(fleet, f"POST {K}/register", **guess | {"json": {"token_code": f"99999{n}"}}) for n in range(5)
+                ],
                 guess,
             ),
         },

@@ -155,7 +155,7 @@ class Fleet:
         if code is not None:
             given["x-token-code"] = code
         transport = httpx.ASGITransport(app or self.app, client=(peer, 40000))
-        async with httpx.AsyncClient(transport=transport, base_url="http://fleet.test", trust_env=False) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", trust_env=False) as client:
             return await client.request(method, path, headers=given, **rest)
 
 

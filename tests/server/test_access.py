@@ -222,3 +222,10 @@ def test_a_service_key_does_only_its_service(access: Access, mode: str, role: st
 def test_without_a_credential_only_compat_lets_in(access: Access, mode: str) -> None:
     assert not access.allows(ANONYMOUS, "cam-1", mode)
     assert access.allows(OPEN, "cam-1", mode) is access.open_mode
+
+
+def test_a_refusal_names_the_role_that_would_do(fleet: Fleet) -> None:
+    fleet.device("cam-1")
+    refused = fleet.call("DELETE", "/api/devices/cam-1", key=fleet.key("operator"))
+    assert refused.status_code == 403
+    assert refused.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="admin"'

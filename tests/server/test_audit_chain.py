@@ -28,6 +28,7 @@ TAMPERING = {
     "a changed value": audit.update().where(audit.c.id == 4).values(after='{"number":9}'),
     "a removed record": audit.delete().where(audit.c.id == 4),
     "a removed beginning": audit.delete().where(audit.c.id <= 4),
+    "a removed end": audit.delete().where(audit.c.id >= 8),
     "a changed hash": audit.update().where(audit.c.id == 4).values(hash="0" * 64),
 }
 
@@ -41,7 +42,7 @@ def test_tampering_is_found_where_it_happened(any_fleet: Fleet, name: str) -> No
     any_fleet.write(lambda connection: connection.execute(TAMPERING[name]))
     after = verified(any_fleet)
     assert after["ok"] is False
-    assert after["first_bad"] == (4 if "removed" not in name else 5)
+    assert after["first_bad"] == {"a removed end": 8}.get(name, 4 if "removed" not in name else 5)
 
 
 def test_long_chains_are_checked_page_by_page(any_fleet: Fleet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -240,3 +241,30 @@ def test_kill_9_under_load_loses_no_acknowledged_heartbeat(server: Server, tmp_p
         assert stored[key] in (count, count + 1), "the one after it may be stored without an answer"
     again = Server(tmp_path / "data")
     again.stop()
+
+
+def read_end(connection: socket.socket) -> bytes:
+    """Read until the server closes; a reset counts as the end."""
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := connection.recv(65536):
+            answer += chunk
+    return answer
+
+
+def test_a_request_head_without_end_is_refused_and_costs_little(tmp_path: Path) -> None:
+    with Live(tmp_path) as live, socket.create_connection(("127.0.0.1", live.port), timeout=20) as connection:
+        connection.sendall(b"GET /api HTTP/1.1\r\n")
+        with pytest.raises(ConnectionError):  # a server without a bound takes it all
+            connection.sendall(b"x-padding: 0123456789\r\n" * 2_000_000)
+        assert httpx.get(f"{live.url}/api", trust_env=False).status_code == 200
+
+
+def test_a_connection_that_asks_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meetingctl.server.bounded_http.HEAD_DEADLINE_S", 0.3)
+    with Live(tmp_path) as live:
+        for opening in (b"", b"GET /api HTTP/1.1\r\nhost: x\r\n"):
+            with socket.create_connection(("127.0.0.1", live.port), timeout=20) as connection:
+                connection.sendall(opening)
+                assert read_end(connection) == b""
+        assert httpx.get(f"{live.url}/api", trust_env=False).status_code == 200

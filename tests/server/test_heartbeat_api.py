@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from planes import CODE, Fleet, MakeFleet
 
 from meetingctl.server.audit.chain import SYSTEM
-from meetingctl.server.db.schema import connection_logs, presence
+from meetingctl.server.db.schema import audit, connection_logs, presence
 from meetingctl.server.devices.store import delete_device
 
 ONLINE = "/api/devices/cam-1/online"
@@ -183,8 +183,10 @@ def test_guessing_a_code_ends_in_429_for_the_device_not_for_others(fleet: Fleet)
     guesses = [fleet.call("POST", ONLINE, code=f"00000{n}", peer="203.0.113.5") for n in range(7)]
     assert [answer.status_code for answer in guesses] == [401] * 5 + [429] * 2
     assert 1 <= int(guesses[-1].headers["retry-after"]) <= 900
-    right = fleet.call("POST", ONLINE, code=CODE, peer="203.0.113.6")
-    assert right.status_code == 429, "the device is locked for addresses that it never came from"
+    assert fleet.call("POST", ONLINE, code=CODE, peer="203.0.113.5").status_code == 429, "too late for that address"
+    assert fleet.call("POST", ONLINE, code="999999", peer="203.0.113.6").status_code == 401, "one try for a new address"
+    assert fleet.call("POST", ONLINE, code=CODE, peer="203.0.113.6").status_code == 429
+    assert fleet.call("POST", ONLINE, code=CODE, peer="203.0.113.7").status_code == 200, "the device, not seen before"
     assert fleet.call("POST", "/api/devices/cam-2/online", code=CODE, peer="203.0.113.6").status_code == 200
 
 
@@ -193,17 +195,26 @@ def test_a_device_keeps_working_while_somebody_guesses_its_code(fleet: Fleet) ->
     assert fleet.call("POST", ONLINE, code=CODE, peer="192.0.2.1").status_code == 200
     for n in range(7):
         fleet.call("POST", ONLINE, code=f"00000{n}", peer="203.0.113.5")
+    fleet.call("PUT", "/api/devices/cam-1/note", key=fleet.admin, json={"note": "changed meanwhile"})
     assert fleet.call("POST", ONLINE, code=CODE, peer="192.0.2.1").status_code == 200
+
+
+def test_a_client_that_repeats_one_wrong_code_is_refused_but_locks_nobody_out(fleet: Fleet) -> None:
+    fleet.device("cam-1")
+    fleet.device("cam-2")
+    answers = {fleet.call("POST", ONLINE, code="000000", peer="203.0.113.5").status_code for _ in range(30)}
+    assert answers == {401}
+    assert fleet.call("POST", "/api/devices/cam-2/online", code=CODE, peer="203.0.113.5").status_code == 200
+    assert len(fleet.rows(audit.select().where(audit.c.action == "credential.refuse"))) == 1
 
 
 def test_an_address_that_guesses_is_locked_for_every_device(fleet: Fleet) -> None:
     for n in range(6):
         fleet.device(f"cam-{n}")
     for n in range(5):
-        for _ in range(4):
-            assert (
-                fleet.call("POST", f"/api/devices/cam-{n}/online", code="000000", peer="2001:db8::5").status_code == 401
-            )
+        for guess in range(4):
+            answer = fleet.call("POST", f"/api/devices/cam-{n}/online", code=f"00000{guess}", peer="2001:db8::5")
+            assert answer.status_code == 401
     assert fleet.call("POST", "/api/devices/cam-5/online", code=CODE, peer="2001:db8::5").status_code == 429
     assert fleet.call("POST", "/api/devices/cam-5/online", code=CODE, peer="2001:db8::6").status_code == 200
 

@@ -11,12 +11,18 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from planes import Fleet, MakeFleet
+from planes import CODE, Fleet, MakeFleet
 
 from meetingctl.core.clock import now_ms
 from meetingctl.server.db.schema import tunnel_ports
 from meetingctl.server.sweeper import sweep
-from meetingctl.server.tunnels.ports import AFTERLIFE_MS, fill_pool, list_tunnels_and_afterlife
+from meetingctl.server.tunnels.ports import (
+    AFTERLIFE_MS,
+    PortRequest,
+    fill_pool,
+    list_tunnels_and_afterlife,
+    renewed_list,
+)
 
 POOL = range(9050, 9131)
 
@@ -204,7 +210,6 @@ ALLOW_CASES = [
     ("compat", (), ["192.0.2.0/24", "requester"], ["192.0.2.0/24", "198.51.100.7/32"]),
     ("enforce", (), ["any"], None),
     ("compat", (), ["192.0.2.9"], ["192.0.2.9/32"]),
-    ("compat", ("10.0.0.0/8",), [], ["10.0.0.0/8"]),
 ]
 
 
@@ -297,3 +302,37 @@ def test_an_open_tunnel_follows_the_port_where_its_service_listens(fleet: Fleet)
         fleet.call("PUT", "/api/devices/cam-1", key=fleet.admin, json={"local_ports": overrides})
         shown = fleet.call("GET", f"/api/tunnels/{opened['port']}", key=fleet.admin).json()
         assert shown["local_port"] == local_port
+
+
+def test_an_empty_list_of_visitors_is_refused(fleet: Fleet) -> None:
+    fleet.device()
+    assert open_tunnel(fleet, allow_from=[]).status_code == 400
+
+
+def test_nobody_widens_an_open_tunnel_by_renewing_it(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(tunnel_device_may_request=True)
+    fleet.device()
+    fleet.call("POST", "/api/devices/cam-1/online", code=CODE)
+    port = open_tunnel(fleet, allow_from=["10.9.9.9/32"]).json()["port"]
+    for path in ("service", "request-tunnel-port"):
+        renewed = fleet.call("POST", f"/api/devices/cam-1/{path}", code=CODE, json={"service": "ssh"})
+        assert renewed.json()["port"] == port
+    open_tunnel(fleet)
+    shown = fleet.call("GET", f"/api/tunnels/{port}", key=fleet.admin).json()
+    assert shown["allow_from"] == ["10.9.9.9/32"]
+    open_tunnel(fleet, allow_from=["any"])
+    assert fleet.call("GET", f"/api/tunnels/{port}", key=fleet.admin).json()["allow_from"] is None
+
+
+def test_a_second_requester_joins_the_list_in_mode_enforce() -> None:
+    default = PortRequest("cam-1", "ssh", 22, None, ["192.0.2.2/32"])
+    assert renewed_list(["192.0.2.1/32"], default) == ["192.0.2.1/32", "192.0.2.2/32"]
+    assert renewed_list(["192.0.2.2/32"], default) == ["192.0.2.2/32"]
+    assert renewed_list(None, default) is None
+
+
+def test_an_operator_points_services_only_at_ports_that_a_relay_may_reach(fleet: Fleet) -> None:
+    fleet.device()
+    wanted = {"json": {"local_ports": {"vnc": 5432}}}
+    assert fleet.call("PUT", "/api/devices/cam-1", key=fleet.key("operator"), **wanted).status_code == 403
+    assert fleet.call("PUT", "/api/devices/cam-1", key=fleet.admin, **wanted).status_code == 200

@@ -88,6 +88,10 @@ class Forbidden(AuthError):
 
     exit_code, http_status, code = 4, 403, "forbidden"
 
+    def __init__(self, message: str, *, hint: str | None = None, needed: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.needed = needed  # the role that would do
+
 
 class HostKeyChanged(AuthError):
     """A machine presents another SSH host key than the pinned one."""

@@ -27,6 +27,11 @@ class FailureLimiter:
             return 0
         return max(0, math.ceil(times[-self._limit] + self._window_s - now_s))
 
+    def has_failed(self, subject: Hashable, now_s: float) -> bool:
+        """Say whether the subject failed within the window."""
+        times = self._failures.get(subject)
+        return times is not None and times[-1] > now_s - self._window_s
+
     def fail(self, subject: Hashable, now_s: float) -> None:
         """Record one failure."""
         times = [t for t in self._failures.get(subject, ()) if t > now_s - self._window_s]

@@ -52,12 +52,20 @@ def parse_networks(texts: Iterable[str]) -> tuple[IpNetwork, ...]:
     networks: list[IpNetwork] = []
     for text in texts:
         try:
-            networks.append(ipaddress.ip_network(text.strip(), strict=False))
+            networks.append(_unmapped(ipaddress.ip_network(text.strip(), strict=False)))
         except ValueError as exc:
             raise InvalidInput(
                 f"not a network: {text[:64]!r}", hint="use for example 10.0.0.0/24 or 192.0.2.7"
             ) from exc
     return tuple(networks)
+
+
+def _unmapped(network: IpNetwork) -> IpNetwork:
+    """Turn `::ffff:10.0.0.0/104` into `10.0.0.0/8`, as addresses are."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
 
 
 def address_in(address: str, networks: Sequence[IpNetwork]) -> bool:

@@ -67,7 +67,7 @@ async def serve_session(process: Process, *, name: str, path: str) -> None:
     if process.command is None:
         env |= prompt_environment(name)
     try:
-        await (_run_in_terminal if process.term_type else _run_with_pipes)(process, argv, env)
+        await (_run_with_pipes if process.term_type is None else _run_in_terminal)(process, argv, env)
     except (OSError, asyncssh.Error) as exc:
         # The visitor may be gone already; if not, say why nothing runs.
         with contextlib.suppress(OSError, asyncssh.Error):

@@ -20,7 +20,7 @@ import msgspec
 
 from meetingctl.core.errors import AuthError, Busy, Forbidden, InvalidInput, MeetingctlError, TooLarge
 from meetingctl.core.log import request_id as logged_request_id
-from meetingctl.core.net import address_in, parse_address, parse_networks
+from meetingctl.core.net import address_in, is_address, parse_address, parse_networks
 from meetingctl.server.devices.heartbeat import BODY_CAP_BYTES as HEARTBEAT_CAP_BYTES
 from meetingctl.server.state import ServerState
 
@@ -73,8 +73,8 @@ class Front:
         began_s = time.perf_counter()
         route = "/api/devices/{device_key}/online"
         try:
-            if self._state.settings.mode == "legacy-open" and not address_in(facts.peer, self._open_to):
-                raise Forbidden("Address not allowed")
+            if self._state.settings.mode == "legacy-open":
+                self._refuse_strangers(scope, facts.peer)
             if "\0" in scope["path"] or b"%00" in scope["query_string"]:
                 raise InvalidInput("Invalid path")  # PostgreSQL has no NUL in text
             device_key = _heartbeat_key(scope)
@@ -97,6 +97,20 @@ class Front:
             logged_request_id.reset(token)
             if answer.status:
                 self._state.metrics.request(route, scope["method"], answer.status, time.perf_counter() - began_s)
+
+    def _refuse_strangers(self, scope: Scope, peer: str) -> None:
+        """Keep mode legacy-open to its networks, and to programs: a web page elsewhere must not drive it.
+
+        A browser names the page in `Origin`; on loopback, a name rebound to it shows in `Host`. Raises: Forbidden.
+        """
+        if not address_in(peer, self._open_to):
+            raise Forbidden("Address not allowed")
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        rebound = not self._state.settings.legacy_allow_from and not _is_local(host)
+        if rebound or (origin and origin.partition("://")[2] != host):
+            raise Forbidden("Origin not allowed")
 
     def _facts(self, scope: Scope) -> RequestFacts:
         tcp_peer = scope["client"][0] if scope.get("client") else ""
@@ -124,6 +138,12 @@ class Front:
             except ValueError:
                 break
         return peer
+
+
+def _is_local(host: str) -> bool:
+    """Say whether a Host header is an address or `localhost`, with or without a port."""
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    return not host or name == "localhost" or is_address(name.strip("[]"))
 
 
 def _heartbeat_key(scope: Scope) -> str | None:
@@ -231,6 +251,9 @@ def error_headers(error: MeetingctlError) -> dict[str, str]:
     """Return the headers that belong to an error."""
     if isinstance(error, Busy):
         return {"retry-after": str(error.retry_after_s)}
-    if isinstance(error, AuthError) and not isinstance(error, Forbidden):
+    if isinstance(error, Forbidden):
+        scope = f'Bearer error="insufficient_scope", scope="{error.needed}"'  # RFC 6750, section 3.1
+        return {"www-authenticate": scope} if error.needed else {}
+    if isinstance(error, AuthError):
         return {"www-authenticate": "Bearer"}
     return {}

@@ -214,7 +214,7 @@ async def authorize(request: Request, access: Access, device_key: str | None) ->
         return principal
     if principal.kind in ("anonymous", "open"):
         raise AuthError("Unauthorized", hint="meetingctl login")
-    raise Forbidden("Forbidden")
+    raise Forbidden("Forbidden", needed=access.role.name.lower())
 
 
 def need(

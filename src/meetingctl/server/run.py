@@ -20,6 +20,7 @@ from meetingctl.core.errors import ConfigError, Conflict
 from meetingctl.core.net import is_loopback, join_endpoint, parse_endpoint, parse_port_range
 from meetingctl.core.settings import Settings
 from meetingctl.server.app import make_app
+from meetingctl.server.bounded_http import BoundedHttp
 from meetingctl.server.credentials_file import keep_address, write_credentials
 from meetingctl.server.db.engine import database_url, open_database
 from meetingctl.server.db.migrate import migrate
@@ -79,7 +80,7 @@ class ControlPlane:
         _make_private(self._data_dir)
         url = database_url(self._settings.db_url, self._data_dir)
         if url.get_backend_name() == "sqlite":
-            self._stack.enter_context(_only_one(self._data_dir))
+            self._stack.enter_context(_only_one(Path(str(url.database))))
         listener = self._listener or bind_listener(self._settings.api_listen)
         self._stack.callback(listener.close)
         self.api_address = listener.getsockname()[:2]
@@ -155,7 +156,8 @@ def bind_listener(endpoint: str) -> socket.socket:
                 hint="choose another with --listen HOST:PORT (--api-listen in `serve all`)",
             ) from exc
         raise ConfigError(
-            f"cannot listen on {endpoint}: {exc.strerror or exc}", hint="meetingctl config set api_listen"
+            f"cannot listen on {endpoint}: {exc.strerror or exc}",
+            hint="choose another with --listen HOST:PORT, or --api-listen in `serve all`",
         ) from exc
     return listener
 
@@ -168,21 +170,19 @@ def _make_private(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(data_dir: Path) -> Iterator[IO[str]]:
-    """Hold the lock of a data directory. Raises: Conflict when another server holds it."""
+def _only_one(database: Path) -> Iterator[IO[str]]:
+    """Hold the lock of a SQLite file. Raises: Conflict when another server holds it."""
+    hint = "choose another folder with --data"
     try:
-        file = (data_dir / "server.lock").open("w")
+        database.parent.mkdir(parents=True, exist_ok=True)
+        file = database.with_name(f"{database.name}.lock").open("w")
     except OSError as exc:
-        raise ConfigError(
-            f"cannot write in {data_dir}: {exc.strerror}", hint="choose another folder with --data"
-        ) from exc
+        raise ConfigError(f"cannot write in {database.parent}: {exc.strerror}", hint=hint) from exc
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
-            raise Conflict(
-                f"another server uses {data_dir}", hint="stop it, or choose another folder with --data"
-            ) from exc
+            raise Conflict(f"another server uses {database}", hint=f"stop it, or {hint}") from exc
         yield file
 
 
@@ -200,7 +200,7 @@ async def _serving(app: Any, listener: socket.socket, settings: Settings) -> Asy
     server = _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedHttp,
             ws="none",
             lifespan="off",
             log_config=None,

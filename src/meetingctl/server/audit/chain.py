@@ -1,7 +1,8 @@
 """Append to the audit table inside the transaction of the change itself, and verify the chain.
 
 Each record's hash covers its own fields and the hash before it, so that a changed, removed or inserted record breaks
-the chain from there on. Whoever can rewrite the whole table can rewrite the whole chain: export it regularly.
+the chain from there on; `audit_head` names the newest record, so that a removed end shows too. Whoever can rewrite
+both tables can rewrite the whole chain: export it regularly.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
 from meetingctl.core.secret import sha256_hex
-from meetingctl.server.db.schema import audit
+from meetingctl.server.db.schema import audit, audit_head
 
 _SECRET_WORDS = ("token", "password", "secret", "http_pw", "private", "passphrase")
 _COUNTS = frozenset({"token_count"})
@@ -61,9 +62,9 @@ def append(
 
     For operations of the group writer, which take turns: two that appended at once would fork the chain.
     """
-    last = connection.execute(sa.select(audit.c.id, audit.c.hash).order_by(audit.c.id.desc()).limit(1)).first()
+    last = connection.execute(sa.select(audit_head.c.record_id, audit_head.c.hash)).first()
     record: dict[str, Any] = {
-        "id": (last.id if last else 0) + 1,
+        "id": (last.record_id if last else 0) + 1,
         "at_ms": now_ms(),
         "principal": actor.principal[:160],
         "peer": actor.peer[:64],
@@ -76,6 +77,9 @@ def append(
     }
     record["hash"] = record_hash(record, last.hash if last else GENESIS)
     connection.execute(audit.insert().values(record))
+    newest = {"record_id": record["id"], "hash": record["hash"]}
+    if connection.execute(audit_head.update().values(newest)).rowcount == 0:
+        connection.execute(audit_head.insert().values(id=1, **newest))
 
 
 def record_hash(record: Mapping[str, Any], previous_hash: str) -> str:
@@ -95,7 +99,11 @@ def verify(connection: sa.Connection) -> tuple[int, int | None]:
                 return count, int(row["id"])
             previous_hash, count = row["hash"], count + 1
         if len(rows) < _PAGE:
-            return count, None
+            break
+    head = connection.execute(sa.select(audit_head.c.record_id, audit_head.c.hash)).first()
+    if (head.record_id, head.hash) != (count, previous_hash) if head else count:
+        return count, count + 1
+    return count, None
 
 
 def _canonical(value: Any) -> str:

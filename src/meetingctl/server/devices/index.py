@@ -30,7 +30,6 @@ class DeviceFacts:
         "fresh_until_s",
         "generation",
         "ip_address",
-        "last_good_peer",
         "last_seen_ms",
         "proven",
         "token_code",
@@ -46,7 +45,6 @@ class DeviceFacts:
         self.last_seen_ms: int = values["last_seen_ms"] or 0
         self.ip_address: str | None = values["ip_address"]
         self.proven = bool(values["authenticated"])  # a heartbeat with a credential wrote the presence row
-        self.last_good_peer: str | None = None
         self.fresh_until_s = fresh_until_s
 
 
@@ -117,6 +115,5 @@ class DeviceIndex:
                 self._facts.pop(key, None)
         stale = self._facts.get(facts.device_key)
         if stale is not None:
-            facts.last_good_peer = stale.last_good_peer
             facts.last_seen_ms = max(facts.last_seen_ms, stale.last_seen_ms)
         self._facts[facts.device_key] = facts

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from meetingctl.core.clock import now_ms
-from meetingctl.core.errors import InvalidInput
+from meetingctl.core.errors import Forbidden, InvalidInput
 from meetingctl.core.ids import TOKEN_CODE_PATTERN, parse_token_code
-from meetingctl.core.services import DECLARED_SERVICES, TUNNEL_SERVICES
+from meetingctl.core.services import DECLARED_SERVICES, DEFAULT_LOCAL_PORTS, TUNNEL_SERVICES
 from meetingctl.server.audit.chain import append
 from meetingctl.server.devices import store
 from meetingctl.server.devices.model import device_object, secret_fields
@@ -230,6 +230,7 @@ def set_services(
         changes["services"] = [name for name in DECLARED_SERVICES if name in body.services]
     if body.local_ports is not None:
         _check_names(body.local_ports, TUNNEL_SERVICES[:-1])
+        _check_local_ports(request, principal, body.local_ports)
         changes["local_ports"] = body.local_ports
     if not changes:
         raise InvalidInput("Nothing to update")
@@ -243,6 +244,13 @@ def set_services(
     server.writer.run(change)
     forget(request, device_key)
     return {"success": True}
+
+
+def _check_local_ports(request: Request, principal: Principal, wanted: dict[str, int]) -> None:
+    """Keep operators to the ports that a relay may reach. Raises: Forbidden."""
+    allowed = {*server_of(request).settings.tunnel_relay_ports, *DEFAULT_LOCAL_PORTS.values()}
+    if not principal.has_role(Role.ADMIN) and not allowed.issuperset(wanted.values()):
+        raise Forbidden("Local port not allowed", hint="MEETINGCTL_TUNNEL_RELAY_PORTS lists the allowed ones")
 
 
 def _check_names(names: Any, allowed: tuple[str, ...]) -> None:

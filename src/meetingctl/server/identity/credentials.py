@@ -20,6 +20,7 @@ from meetingctl.server.identity.principal import Principal
 WINDOW_S = 900.0
 FAILURES_PER_SUBJECT = 5
 FAILURES_PER_ADDRESS = 20
+GOOD_PEERS = 250_000
 # Wrong in a way that tells nothing about which part was wrong.
 INVALID = "Invalid token"
 
@@ -53,6 +54,9 @@ class CredentialCheck:
         self._ring = ring
         self._by_subject = FailureLimiter(limit=FAILURES_PER_SUBJECT, window_s=WINDOW_S)
         self._by_address = FailureLimiter(limit=FAILURES_PER_ADDRESS, window_s=WINDOW_S)
+        self._by_pair = FailureLimiter(limit=FAILURES_PER_SUBJECT, window_s=WINDOW_S)
+        self._repeats = FailureLimiter(limit=1, window_s=WINDOW_S)
+        self._good_peers: dict[str, str] = {}
         self.refused: Callable[[], None] = lambda: None
 
     async def verify(self, given: Credentials, device_key: str | None) -> Principal:
@@ -68,6 +72,8 @@ class CredentialCheck:
         elif device_key is not None:
             facts = await self.find_device(device_key)
             if facts is None:
+                self.check_limits(None, given.peer)
+                self._note_failure(given, f"device:{device_key}")
                 raise NotFound("Device not found")
             self.check_token_code(facts, given)
             return device_principal(facts)
@@ -84,39 +90,59 @@ class CredentialCheck:
 
     def check_token_code(self, facts: DeviceFacts, given: Credentials) -> None:
         """Compare a token code, without regard to case and in constant time. Raises: AuthError, RateLimited."""
-        subject = f"device:{facts.device_key}"
-        self.check_limits(subject if given.peer != facts.last_good_peer else None, given.peer)
+        if self._good_peers.get(facts.device_key) != given.peer:
+            self.check_limits(f"device:{facts.device_key}", given.peer)
         if not same_secret(facts.token_code, given.token_code.upper()):
-            raise self.refuse(given, subject)
-        facts.last_good_peer = given.peer
+            raise self.refuse(given, f"device:{facts.device_key}")
+        self._note_success(facts.device_key, given.peer)
 
     def check_device_token(self, facts: DeviceFacts, given: Credentials) -> bool:
         """Say whether the bearer token is the long token of this device."""
         expected = facts.device_token_sha256
         if expected is None or not same_secret(expected, sha256_hex(given.bearer)):
             return False
-        facts.last_good_peer = given.peer
+        self._note_success(facts.device_key, given.peer)
         return True
 
     def check_limits(self, subject: str | None, peer: str) -> None:
-        """Raises: RateLimited when the subject or the address failed too often."""
+        """Raises: RateLimited when the subject or the address failed too often.
+
+        Where a subject failed too often, an address that never failed for it still gets one try, or a guesser
+        elsewhere could lock the real device out.
+        """
         now_s = time.monotonic()
-        wait_s = max(
-            self._by_subject.retry_after_s(subject, now_s) if subject else 0,
-            self._by_address.retry_after_s(peer, now_s),
-        )
+        wait_s = self._by_address.retry_after_s(peer, now_s)
+        if subject is not None and self._by_pair.has_failed((subject, peer), now_s):
+            wait_s = max(wait_s, self._by_subject.retry_after_s(subject, now_s))
         if wait_s:
             raise RateLimited("Too many attempts", retry_after_s=wait_s)
 
     def refuse(self, given: Credentials, subject: str) -> AuthError:
         """Count and audit a failure; return the error to raise."""
-        now_s = time.monotonic()
-        self._by_subject.fail(subject, now_s)
-        self._by_address.fail(given.peer, now_s)
+        self._note_failure(given, subject)
+        return AuthError(INVALID, hint="meetingctl login")
+
+    def _note_failure(self, given: Credentials, subject: str) -> None:
+        """Count and audit once what a misconfigured client repeats: the same wrong secret from the same address."""
         self.refused()
+        now_s = time.monotonic()
+        attempt = (subject, given.peer, sha256_hex(given.bearer or given.token_code))
+        if self._repeats.has_failed(attempt, now_s):
+            return
+        self._repeats.fail(attempt, now_s)
+        self._by_subject.fail(subject, now_s)
+        self._by_pair.fail((subject, given.peer), now_s)
+        self._by_address.fail(given.peer, now_s)
         actor = Actor("anonymous", given.peer, given.request_id)
         self._writer.post(lambda connection: append(connection, actor, "credential.refuse", subject, result="refused"))
-        return AuthError(INVALID, hint="meetingctl login")
+
+    def _note_success(self, device_key: str, peer: str) -> None:
+        """Remember from where a device last succeeded: that address is exempt from the limits."""
+        if self._good_peers.get(device_key) == peer:
+            return
+        if len(self._good_peers) >= GOOD_PEERS:
+            self._good_peers.clear()
+        self._good_peers[device_key] = peer
 
     async def _verify_bearer(self, given: Credentials, device_key: str | None) -> Principal | None:
         principal = self._ring.cached(given.bearer, time.monotonic())

@@ -36,13 +36,17 @@ FREED: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class PortRequest:
-    """What somebody asks for. `allow_from` None lets everybody in; `ttl_ms` None has no end."""
+    """What somebody asks for. `allow_from` None lets everybody in; `ttl_ms` None has no end.
+
+    `is_choice` says that the list was named in the request, and may replace the one of an open tunnel.
+    """
 
     device_key: str
     service: str
     local_port: int
     ttl_ms: int | None
     allow_from: list[str] | None
+    is_choice: bool = False
 
 
 def fill_pool(connection: sa.Connection, ports: range) -> None:
@@ -91,8 +95,24 @@ def _renew(
     same = [tunnel_ports.c.device_id == device_id, tunnel_ports.c.service == wanted.service]
     if wanted.service == "relay":
         same.append(tunnel_ports.c.local_port == wanted.local_port)
-    statement = tunnel_ports.update().where(*same).values(**values).returning(*tunnel_ports.c)
-    return connection.execute(statement).mappings().first()
+    row = connection.execute(sa.select(tunnel_ports).where(*same).with_for_update()).mappings().first()
+    if row is None:
+        return None
+    if (row["expires_at_ms"] or now_ms()) >= now_ms():
+        values = values | {"allow_from": renewed_list(row["allow_from"], wanted)}
+    statement = tunnel_ports.update().where(tunnel_ports.c.port == row["port"]).values(**values)
+    return connection.execute(statement.returning(*tunnel_ports.c)).mappings().first()
+
+
+def renewed_list(present: list[str] | None, wanted: PortRequest) -> list[str] | None:
+    """Decide who may visit an open tunnel after a renewal.
+
+    Only a list that the request names replaces the present one. A default never opens a tunnel wider than to the
+    requester, who joins the list.
+    """
+    if wanted.is_choice or present is None:
+        return wanted.allow_from if wanted.is_choice else None
+    return [*present, *(network for network in wanted.allow_from or () if network not in present)]
 
 
 def _take_free(connection: sa.Connection, values: dict[str, Any], now: int) -> sa.RowMapping | None:

@@ -60,7 +60,7 @@ class ServiceRequestBody(Body):
     )
     port: Any = None
     ttl_s: float | None = Field(default=None, ge=1, le=_TTL_MAX_S)
-    allow_from: list[Text] | None = Field(default=None, max_length=64)
+    allow_from: list[Text] | None = Field(default=None, min_length=1, max_length=64)
 
 
 class OpenedReply(BaseModel):
@@ -243,9 +243,8 @@ def _reserve(
         overrides = get_device(connection, device_key)["local_ports"]
         local_port = relay_port or ports.usual_local_port(server.settings, overrides, service)
         ttl_ms = int(ttl_s * 1000) or None
-        return ports.reserve_port(
-            connection, actor, ports.PortRequest(device_key, service, local_port, ttl_ms, allow_from)
-        )
+        wanted = ports.PortRequest(device_key, service, local_port, ttl_ms, allow_from, is_choice=allow is not None)
+        return ports.reserve_port(connection, actor, wanted)
 
     row = server.writer.run(change)
     server.changes.announce()
