@@ -50,18 +50,30 @@ def serve_api(
         int | None,
         typer.Option("--workers", metavar="N", min=1, max=64, help="processes; more than 1 needs PostgreSQL"),
     ] = None,
+    tunnel_ports: TunnelPorts = None,
+    public_host: PublicHost = None,
     mode: Mode = None,
     legacy_open: LegacyOpen = False,
     allow_from: AllowFrom = [],  # noqa: B006 - Typer reads the default and copies it
 ) -> None:
     """Run the fleet API until SIGTERM.
 
+    The API gives out the public ports, also where a tunnel server of its own opens them.
+
     Examples:
       meetingctl serve api
       meetingctl serve api --listen 127.0.0.1:8470 --db postgresql://meetingctl@db/meetingctl --workers 2
+      meetingctl serve api --tunnel-ports 9050-9130 --public-host tunnel.example.org
     """
     run = of(ctx)
-    run.set_options(api_listen=listen, db_url=db, data_dir=data, api_workers=workers)
+    run.set_options(
+        api_listen=listen,
+        db_url=db,
+        data_dir=data,
+        api_workers=workers,
+        tunnel_ports=tunnel_ports,
+        tunnel_public_host=public_host,
+    )
     _set_mode(run, mode, legacy_open, allow_from)
     _serve(run, frozenset({"api"}))
 
@@ -72,25 +84,22 @@ def serve_tunnel_proxy(
     listen: Annotated[
         str | None, typer.Option("--listen", metavar="HOST:PORT", help="address where agents dial in")
     ] = None,
-    ports: Annotated[str | None, typer.Option("--ports", metavar="A-B", help="pool of public ports")] = None,
     bind: Annotated[str | None, typer.Option("--bind", metavar="ADDRESS", help="address of the public ports")] = None,
-    public_host: PublicHost = None,
     api: Annotated[str | None, typer.Option("--api", metavar="URL", help="fleet API that knows the devices")] = None,
 ) -> None:
     """Run the tunnel server until SIGTERM, beside an API that runs elsewhere.
 
-    It presents an API key with role proxy to the API: `meetingctl token create proxy --role proxy`.
+    It presents an API key with role proxy to the API: `meetingctl token create proxy --role proxy`. Which ports there
+    are and what visitors are told is the API's: `meetingctl serve api --tunnel-ports A-B --public-host NAME`.
 
     Examples:
       meetingctl serve tunnel --api http://127.0.0.1:8470
-      meetingctl serve tunnel --listen 0.0.0.0:9001 --ports 9050-9130 --bind 0.0.0.0 --public-host fleet.example.org
+      meetingctl serve tunnel --listen 0.0.0.0:9001 --bind 0.0.0.0 --api https://fleet.example.org
     """
     from meetingctl.server.run import serve_tunnel
 
     run = of(ctx)
-    run.set_options(
-        tunnel_listen=listen, tunnel_ports=ports, tunnel_bind=bind, tunnel_public_host=public_host, server_url=api
-    )
+    run.set_options(tunnel_listen=listen, tunnel_bind=bind, server_url=api)
     serve_tunnel(run.settings)
 
 
