@@ -201,3 +201,23 @@ def test_ctrl_c_ends_a_daemon_with_0(cli: Cli) -> None:
     rest, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     assert json.loads(rest.splitlines()[-1])["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("tunnel", "agent", "--server", "127.0.0.1:9", "--device-key", "cam-7", "--token-file"),
+        ("tunnel", "agent", "--config"),
+        ("login", "--key-file"),
+        ("fleet", "register", "cam-7", "--token-file"),
+        ("fleet", "heartbeat", "cam-7", "--token-file"),
+        ("remote", "ssh", "pi@127.0.0.1:9", "--password-file"),
+        ("config", "list", "--config"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_without_end_is_refused(args: tuple[str, ...], cli: Cli) -> None:
+    result = cli(*args, "/dev/zero")
+    assert result.code in {2, 78}
+    assert result.err.startswith("error: /dev/zero: over ")
+    assert result.err.endswith("hint: ls -ld /dev/zero\n")

@@ -1,13 +1,23 @@
+import os
 import pwd
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meetingctl.core.errors import InvalidInput
-from meetingctl.core.paths import NO_HOME, default_data_dir, home_of, safe_join, user_config_dir, write_atomic
+from meetingctl.core.errors import InvalidInput, MeetingctlError, TooLarge
+from meetingctl.core.paths import (
+    NO_HOME,
+    default_data_dir,
+    home_of,
+    read_small_text,
+    safe_join,
+    user_config_dir,
+    write_atomic,
+)
 
 _NASTY = [
     "..",
@@ -81,3 +91,44 @@ def test_a_service_without_a_home_has_its_state_directory(monkeypatch: pytest.Mo
     assert user_config_dir({}) == NO_HOME / ".config/meetingctl"
     assert default_data_dir({"STATE_DIRECTORY": "/var/lib/meetingctl"}) == Path("/var/lib/meetingctl")
     assert home_of({"HOME": "/home/pi"}) == Path("/home/pi")
+
+
+def test_a_small_text_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "code.txt"
+    path.write_bytes(b"\xef\xbb\xbf3FA9C1\n" + b"x" * 100)
+    assert read_small_text(path) == "3FA9C1\n" + "x" * 100
+    assert read_small_text(path, limit_bytes=110) == "3FA9C1\n" + "x" * 100
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [(b"x" * 111, TooLarge, "over 110 bytes"), (b"ab\xff", InvalidInput, "byte 3 is not UTF-8 text")],
+)
+def test_a_text_that_cannot_be_meant(content: bytes, error: type, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "code.txt"
+    path.write_bytes(content)
+    with pytest.raises(error, match=message):
+        read_small_text(path, limit_bytes=110)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("/dev/zero", "/dev/zero: over 65536 bytes"), ("/", "/: not a file that holds text")]
+)
+def test_what_has_no_end_or_is_no_file_is_refused(path: str, message: str) -> None:
+    with pytest.raises((InvalidInput, TooLarge), match=message):
+        read_small_text(Path(path))
+
+
+def test_the_empty_device_is_an_empty_file() -> None:
+    assert read_small_text(Path("/dev/null")) == ""
+
+
+def test_a_pipe_is_a_file_with_a_deadline_and_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(MeetingctlError, match="did not end in time"):
+        read_small_text(path, wait_s=0.05)
+    writer = threading.Thread(target=path.write_text, args=("3FA9C1\n",))
+    writer.start()
+    assert read_small_text(path, wait_s=10) == "3FA9C1\n"
+    writer.join(10)

@@ -65,10 +65,11 @@ def _read_key(run: Invocation, key_file: str) -> Secret:
     """Read a key; a server's credentials.toml also names the server, unless the command line does."""
     from meetingctl.cli.layers import DEFAULT_PROFILE, parse_file
     from meetingctl.core.errors import ConfigError
+    from meetingctl.core.paths import read_small_text
     from meetingctl.core.secret import Secret
 
     path = Path(key_file)
-    text = path.read_text(encoding="utf-8").strip()
+    text = read_small_text(path).strip()
     if len(text.split()) == 1:
         return Secret(text)
     try:

@@ -385,12 +385,13 @@ def send_heartbeat(
 
 def _read_code(run: Invocation, device: str, token_file: str | None) -> Secret:
     from meetingctl.core.ids import parse_token_code
+    from meetingctl.core.paths import read_small_text
     from meetingctl.core.secret import Secret
 
     if token_file is None:
         text = run.read_secret(f"token code of {device}", flag="--token-file FILE").reveal()
     else:
-        text = Path(token_file).read_text(encoding="utf-8").strip()
+        text = read_small_text(Path(token_file)).strip()
     return Secret(parse_token_code(text))
 
 

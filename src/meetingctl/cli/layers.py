@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from meetingctl.core.errors import ConfigError, UsageError
+from meetingctl.core.errors import ConfigError, MeetingctlError, UsageError
 from meetingctl.core.net import is_loopback
-from meetingctl.core.paths import default_data_dir, user_cache_dir, user_config_dir
+from meetingctl.core.paths import default_data_dir, read_small_text, user_cache_dir, user_config_dir
 from meetingctl.core.secret import Secret
 from meetingctl.core.settings import (
     ENVIRONMENT,
@@ -33,6 +33,7 @@ Named = tuple[str, Layer]
 
 DEFAULT_PROFILE = "default"
 COMMAND_LINE = "command line"
+CONFIG_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +121,29 @@ def _check_key(source: str, key: str, value: object, *, holds_secrets: bool) -> 
 def read_config(path: Path, *, must_exist: bool = False) -> ConfigFile:
     """Read a configuration file; a missing one is empty. Raises: ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small_text(path, limit_bytes=CONFIG_BYTES)
     except FileNotFoundError as exc:
         if must_exist:
             raise ConfigError(f"{path}: no such file", hint="meetingctl config path") from exc
         return ConfigFile(path, {})
-    except (OSError, UnicodeDecodeError) as exc:
+    except OSError as exc:
         raise ConfigError(f"{path}: cannot read: {exc}", hint="meetingctl config path") from exc
+    except MeetingctlError as exc:
+        raise ConfigError(exc.message, hint=exc.hint) from exc
     return parse_file(path, text, holds_secrets=False)
 
 
 def read_credentials(path: Path) -> ConfigFile:
     """Read a credentials file; a missing one is empty. Raises: ConfigError when others may read it."""
     try:
-        with path.open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(path.stat().st_mode)
-            text = file.read()
+        mode = stat.S_IMODE(path.stat().st_mode)
+        text = read_small_text(path, limit_bytes=CONFIG_BYTES)
     except FileNotFoundError:
         return ConfigFile(path, {})
-    except (OSError, UnicodeDecodeError) as exc:
+    except OSError as exc:
         raise ConfigError(f"{path}: cannot read: {exc}", hint="meetingctl config path") from exc
+    except MeetingctlError as exc:
+        raise ConfigError(exc.message, hint=exc.hint) from exc
     if mode & 0o077:
         raise ConfigError(f"{path}: mode {mode:04o} lets others read the credentials", hint=f"chmod 600 {path}")
     return parse_file(path, text, holds_secrets=True)

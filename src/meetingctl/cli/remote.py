@@ -279,10 +279,11 @@ def _open_access(run: Invocation, text: str, password: Any) -> Iterator[tuple[Ac
 
 def _read_password(run: Invocation, ask: bool, file: Path | None) -> Any:
     """Return the password as a Secret, from the prompt or a file; None without either option."""
+    from meetingctl.core.paths import read_small_text
     from meetingctl.core.secret import Secret
 
     if file is not None:
-        return Secret(file.read_text(encoding="utf-8").splitlines()[0] if file.stat().st_size else "")
+        return Secret(next(iter(read_small_text(file).splitlines()), ""))
     return run.read_secret("Password", flag="--password-file FILE") if ask else None
 
 

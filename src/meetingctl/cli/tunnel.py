@@ -231,12 +231,13 @@ def run_agent(
       meetingctl tunnel agent --server 192.0.2.1:9001 --device-key cam-7 --token-file code.txt
     """
     from meetingctl.cli.signals import stop_on_signals
+    from meetingctl.core.paths import read_small_text
     from meetingctl.tunnel.agent import Agent
     from meetingctl.tunnel.agentconfig import load_meeting_json
 
     run = of(ctx)
     if token_file is not None:
-        token = Path(token_file).read_text(encoding="utf-8").strip()
+        token = read_small_text(Path(token_file)).strip()
     run.set_options(agent_server=server, agent_device_key=device_key, agent_token=token, server_url=api)
     agent_config = load_meeting_json(Path(config)) if config is not None else _agent_config(run)
     if not agent_config.api_url:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from meetingctl.core.duration import parse_duration_s
 from meetingctl.core.errors import ConfigError, MeetingctlError
 from meetingctl.core.net import parse_endpoint, parse_networks, parse_port_range
+from meetingctl.core.paths import read_small_text
 from meetingctl.core.secret import Secret, hide_url_password
 
 Parse = Callable[[Any], Any]
@@ -332,9 +333,11 @@ def environment_layer(env: Mapping[str, str]) -> dict[str, object]:
         base = key.removesuffix("_file")
         if key.endswith("_file") and base in infos and infos[base].parse is _secret:
             try:
-                layer[base] = Path(value).read_text().strip()
+                layer[base] = read_small_text(Path(value)).strip()
             except OSError as exc:
-                raise ConfigError(f"{name}: cannot read {value!r}: {exc.strerror}") from exc
+                raise ConfigError(f"{name}: cannot read {value!r}: {exc.strerror}", hint=f"unset {name}") from exc
+            except MeetingctlError as exc:
+                raise ConfigError(f"{name}: {exc.message}", hint=exc.hint) from exc
         else:
             layer[key] = value
     return layer

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from meetingctl.core.errors import ConfigError, InvalidInput
+from meetingctl.core.errors import ConfigError, InvalidInput, MeetingctlError
 from meetingctl.core.ids import is_device_key, parse_token_code
+from meetingctl.core.paths import read_small_text
 from meetingctl.core.secret import Secret
 from meetingctl.core.settings import Settings
 
@@ -57,7 +58,9 @@ class AgentConfig:
 def load_meeting_json(path: Path) -> AgentConfig:
     """Read a device's `meeting.json`; keys that are not ours are left alone. Raises: ConfigError."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(read_small_text(path))
+    except MeetingctlError as exc:
+        raise ConfigError(exc.message, hint=exc.hint) from exc
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror or exc}", hint=f"ls -l {path}") from exc
     except (ValueError, RecursionError) as exc:
