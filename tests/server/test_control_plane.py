@@ -22,7 +22,7 @@ from planes import CODE, Live, wait_for
 from meetingctl.core.errors import ConfigError, Conflict
 from meetingctl.core.secret import Secret
 from meetingctl.core.settings import Settings
-from meetingctl.server.run import bind_listener, check_mode
+from meetingctl.server.run import bind_listener, check_mode, told_host
 
 BOOTSTRAP = "b" * 40
 _SERVE = """
@@ -268,3 +268,16 @@ def test_a_connection_that_asks_nothing_is_closed(tmp_path: Path, monkeypatch: p
                 connection.sendall(opening)
                 assert read_end(connection) == b""
         assert httpx.get(f"{live.url}/api", trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("bind", "host", "told"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("192.0.2.7", "127.0.0.1", "192.0.2.7"),
+        ("192.0.2.7", "fleet.example.org", "fleet.example.org"),
+        ("0.0.0.0", "127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_visitors_are_told_the_name_or_the_address_of_the_ports(bind: str, host: str, told: str) -> None:
+    assert told_host(Settings(tunnel_bind=bind, tunnel_public_host=host)) == told

@@ -11,11 +11,13 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import uvicorn
 
+from meetingctl.core.descriptors import raise_descriptor_limit
 from meetingctl.core.errors import ConfigError, Conflict
 from meetingctl.core.net import is_loopback, join_endpoint, parse_endpoint, parse_port_range
 from meetingctl.core.settings import Settings
@@ -49,7 +51,7 @@ class ControlPlane:
         *,
         listener: socket.socket | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings = replace(settings, tunnel_public_host=told_host(settings))
         self._data_dir = data_dir
         self._parts = parts
         self._listener = listener
@@ -77,6 +79,7 @@ class ControlPlane:
         await self._stack.aclose()
 
     async def _start(self) -> None:
+        raise_descriptor_limit()
         _make_private(self._data_dir)
         url = database_url(self._settings.db_url, self._data_dir)
         if url.get_backend_name() == "sqlite":
@@ -127,6 +130,17 @@ class ControlPlane:
         self._stack.push_async_callback(proxy.close)
         state.metrics.watch_tunnels(proxy.counters)
         self._proxy = proxy
+
+
+def told_host(settings: Settings) -> str:
+    """Return the host that visitors are told: the setting, or the one address where the public ports are."""
+    bind = settings.tunnel_bind
+    if not is_loopback(settings.tunnel_public_host) or is_loopback(bind):
+        return settings.tunnel_public_host
+    if bind in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        log.warning("visitors are told %s; name this host with --public-host", settings.tunnel_public_host)
+        return settings.tunnel_public_host
+    return bind
 
 
 def check_mode(settings: Settings) -> None:
