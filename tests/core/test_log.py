@@ -39,3 +39,29 @@ def test_a_traceback_stays_in_the_record() -> None:
     except ValueError:
         logger.exception("failed")
     assert "boom" in json.loads(stream.getvalue())["traceback"]
+
+
+_HOSTILE = "a\r\n12:00:01 info  all is well\x1b[2J\x00\x7f\x85\x9b31m\u2028\u202e"
+
+
+def test_a_peers_text_stays_in_its_line_without_commands_for_a_terminal() -> None:
+    for record in (_record(peer=_HOSTILE), _record(**{"ke\ny": 1}), _record(msg=_HOSTILE), _record(error=[_HOSTILE])):
+        line = TextFormatter().format(record)
+        assert line.isprintable()
+        assert len(line.splitlines()) == 1
+    assert TextFormatter().format(_record(peer="ü\x1b[1m\t")).endswith(r"peer=ü\x1b[1m\t")
+
+
+def test_a_traceback_keeps_its_lines_and_nothing_else() -> None:
+    try:
+        raise ValueError(_HOSTILE)
+    except ValueError as error:
+        text = TextFormatter().format(_record(exc_info=(ValueError, error, error.__traceback__)))
+    assert "\nValueError: a" in text
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_json_lines_have_no_raw_control_characters_and_read_back() -> None:
+    line = JsonFormatter().format(_record(peer=_HOSTILE))
+    assert line.isprintable()
+    assert json.loads(line)["peer"] == _HOSTILE

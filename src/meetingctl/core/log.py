@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from contextvars import ContextVar
@@ -22,14 +23,26 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return facts
 
 
+# C0 with newline and ESC, DEL, C1, the other line ends, and what reverses the direction of text.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def escape_controls(text: str) -> str:
+    """Write control characters as escapes: a peer's text stays in its line and sends no command to a terminal."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
 class TextFormatter(logging.Formatter):
     """`12:00:01 info  tunnel up device=cam-7 rtt_ms=41`, for people."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         facts = "".join(f" {key}={value}" for key, value in fields_of(record).items())
-        line = f"{clock} {record.levelname.lower():<7} {record.getMessage()}{facts}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = escape_controls(f"{clock} {record.levelname.lower():<7} {record.getMessage()}{facts}")
+        if not record.exc_info:
+            return line
+        trace = self.formatException(record.exc_info).split("\n")
+        return "\n".join([line, *map(escape_controls, trace)])
 
 
 class JsonFormatter(logging.Formatter):
@@ -45,7 +58,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        text = json.dumps(entry, default=str, ensure_ascii=False)
+        return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def set_up_logging(*, level: str, style: str, stream: TextIO | None = None) -> None:
