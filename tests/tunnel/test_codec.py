@@ -123,3 +123,34 @@ def test_an_old_agent_gets_two_bytes() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_window_frames_round_trip(credit: int) -> None:
     assert codec.parse_window(codec.encode_window(9, credit)[codec.HEADER_BYTES :]) == credit
+
+
+@given(st.lists(frames, max_size=12), st.data(), st.integers(1, 4))
+def test_turns_of_few_frames_give_the_same_frames(
+    sent: list[tuple[int, int, bytes]], data: st.DataObject, most: int
+) -> None:
+    wire = b"".join(codec.encode_frame(*frame) for frame in sent)
+    decoder = codec.FrameDecoder(ALL_KINDS)
+    got: list[tuple[int, int, bytes]] = []
+    for chunk in chunks_of(wire, data):
+        rest = memoryview(chunk)
+        while rest:
+            turn = [(kind, stream_id, bytes(payload)) for kind, stream_id, payload in decoder.feed(rest, most)]
+            assert len(turn) <= most + 1
+            assert decoder.consumed_bytes > 0
+            rest = rest[decoder.consumed_bytes :]
+            got += turn
+    joined: list[tuple[int, int, bytes]] = []
+    for kind, stream_id, part in got:
+        if kind == codec.DATA and joined and joined[-1][:2] == (kind, stream_id):
+            joined[-1] = (kind, stream_id, joined[-1][2] + part)
+        else:
+            joined.append((kind, stream_id, part))
+    assert (joined, "") == decode([wire])
+
+
+def test_empty_frames_use_up_a_turn_too() -> None:
+    decoder = codec.FrameDecoder(ALL_KINDS)
+    wire = memoryview(codec.encode_frame(codec.DATA, 0) * 10)
+    assert list(decoder.feed(wire, 3)) == []
+    assert decoder.consumed_bytes == 3 * codec.HEADER_BYTES

@@ -86,7 +86,17 @@ class FrameDecoder:
     header and one control payload.
     """
 
-    __slots__ = ("_broken", "_head", "_kind", "_kinds", "_left_bytes", "_max_bytes", "_payload", "_stream_id")
+    __slots__ = (
+        "_broken",
+        "_head",
+        "_kind",
+        "_kinds",
+        "_left_bytes",
+        "_max_bytes",
+        "_payload",
+        "_stream_id",
+        "consumed_bytes",
+    )
 
     def __init__(self, kinds: frozenset[int], *, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._kinds = kinds
@@ -97,14 +107,24 @@ class FrameDecoder:
         self._stream_id = 0
         self._left_bytes = 0
         self._broken = ""
+        self.consumed_bytes = 0
 
-    def feed(self, chunk: memoryview) -> Iterator[Frame]:
-        """Yield the frames in the chunk. Raises: WireError, then and ever after, for what the peer may not send."""
+    def feed(self, chunk: memoryview, most_frames: int | None = None) -> Iterator[Frame]:
+        """Yield the frames in the chunk. Raises: WireError, then and ever after, for what the peer may not send.
+
+        Stops before one frame more than `most_frames` begins, empty ones counted; `consumed_bytes` says how much of the
+        chunk was used then, and the rest is the next to be fed.
+        """
         if self._broken:
             raise WireError(self._broken)
-        at, end = 0, len(chunk)
+        at, begun, self.consumed_bytes = 0, 0, len(chunk)
+        end = len(chunk)
         while at < end:
             if self._left_bytes == 0:
+                if begun == most_frames:
+                    self.consumed_bytes = at
+                    return
+                begun += 1
                 at = self._read_header(chunk, at, end)
                 if self._head:
                     return

@@ -50,6 +50,7 @@ class Link:
         "_outbox",
         "_paused_s",
         "_pinged_s",
+        "_rest",
         "closed",
         "heard_s",
         "label",
@@ -86,6 +87,7 @@ class Link:
         self._outbox = Outbox(self)
         self._next_id = 1
         self._paused_s: float | None = None
+        self._rest: memoryview | None = None
         self.heard_s = self._pinged_s = self.now_s
         self._keepalive_s = self._next_keepalive_s()
         self._mask = READ
@@ -196,7 +198,7 @@ class Link:
         """Send what waits, receive what came."""
         if mask & WRITE:
             self._outbox.flush()
-        if not self.closed and mask & (READ | BROKEN):
+        if not self.closed and self._rest is None and mask & (READ | BROKEN):
             if self._paused_s is None:
                 self._receive()
             elif mask & BROKEN:
@@ -207,7 +209,7 @@ class Link:
         self.fail("internal error")
 
     def _receive(self) -> None:
-        buffer = self.reactor.buffer
+        buffer = self.reactor.buffer[: self.rules.receive_turn_bytes]
         try:
             count = self.sock.recv_into(buffer)
         except BlockingIOError:
@@ -223,11 +225,36 @@ class Link:
         self.feed(buffer[:count])
 
     def feed(self, chunk: memoryview) -> None:
-        """Act on bytes from the peer."""
+        """Act on bytes from the peer, on as many frames as one turn has; on the rest in the next rounds."""
+        if rest := self._take_frames(chunk):
+            self._keep_rest(memoryview(bytes(rest)))
+
+    def _keep_rest(self, rest: memoryview) -> None:
+        """Put off frames: many tiny ones in one chunk would hold up every other connection."""
+        self._rest = rest
+        self.reactor.defer(self._take_rest)
+
+    def _take_rest(self) -> None:
+        chunk, self._rest = self._rest, None
+        if chunk is None or self.closed:
+            return
+        is_done = False
+        try:
+            rest = self._take_frames(chunk)
+            is_done = True
+        finally:
+            if not is_done:
+                self.on_crash()
+        if rest:
+            self._keep_rest(rest)
+
+    def _take_frames(self, chunk: memoryview) -> memoryview:
+        """Act on one turn of frames and return what is left of the chunk, nothing when the connection is closed."""
         self.heard_s = self.now_s
+        nothing = chunk[:0]
         touched: list[Stream] = []
         try:
-            for kind, stream_id, payload in self._decoder.feed(chunk):
+            for kind, stream_id, payload in self._decoder.feed(chunk, self.rules.receive_turn_frames):
                 stream = self.streams.get(stream_id)
                 if kind == codec.DATA:
                     self.received_bytes += len(payload)
@@ -239,13 +266,14 @@ class Link:
                         stream.deliver()
                     self._act_on(kind, stream_id, stream, payload)
                 if self.closed:
-                    return
+                    return nothing
         except codec.WireError as exc:
             self.fail("protocol error", str(exc))
-            return
+            return nothing
         for stream in touched:
             stream.deliver()
         self._judge_pause()
+        return nothing if self.closed else chunk[self._decoder.consumed_bytes :]
 
     def _act_on(self, kind: int, stream_id: int, stream: Stream | None, payload: codec.Payload) -> None:
         if kind == codec.OPEN:
@@ -390,6 +418,7 @@ class Link:
         self._group.links.discard(self)
         self.reactor.unregister(self.sock.fileno())
         self._outbox.clear()
+        self._rest = None
         close_both_ways(self.sock)
         self.owner.on_link_lost(self, reason, detail)
 

@@ -29,6 +29,9 @@ class LinkRules:
     keepalive_s: tuple[float, float] | None = (30.0, 45.0)
     turn_bytes: int = 128 << 10
     base_turn_bytes: int = 64 << 10
+    # What one connection may have read and acted on before the others get their turn.
+    receive_turn_bytes: int = 256 << 10
+    receive_turn_frames: int = 256
     control_queue_bytes: int = 256 << 10
     unsent_bytes: int = 128 << 10
     sweep_s: float = 0.1
