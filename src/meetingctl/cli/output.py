@@ -21,6 +21,7 @@ FORMATS = ("table", "json", "ndjson", "plain")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _WIRE_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)")
 _TIME_KEYS = frozenset({"last_seen", "last_visit", "last_heartbeat", "since", "time", "timestamp"})
+_WHOLE_WORD = 14  # characters; a longer word may break where the terminal is narrow
 _STYLES = {
     "available": "green",
     "ok": "green",
@@ -253,8 +254,11 @@ class Output:
         is_terminal = self.out.isatty()
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if self._color else "")
         for index, column in enumerate(columns):
-            # The first column names the row: somebody will copy it, so it stays in one piece.
-            table.add_column(column.heading, no_wrap=not is_terminal or index == 0, overflow="fold")
+            # The first column names the row: somebody will copy it, so it stays in one piece. Short words stay whole.
+            words = f"{column.heading} {' '.join(cell_text(row.get(column.key)) for row in rows)}".split()
+            longest = max((len(word) for word in words if len(word) <= _WHOLE_WORD), default=1)
+            whole = not is_terminal or index == 0
+            table.add_column(column.heading, no_wrap=whole, overflow="fold", min_width=longest)
         for row in rows:
             cells = [cell_text(row.get(column.key), nothing="-") for column in columns]
             table.add_row(*(Text(cell, style=_STYLES.get(cell.lower(), "") if self._color else "") for cell in cells))
