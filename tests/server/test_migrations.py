@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from planes import Postgres
 
-from meetingctl.core.errors import ConfigError
+from meetingctl.core.errors import ConfigError, Unreachable
 from meetingctl.server.db.engine import Database, database_url, open_database
 from meetingctl.server.db.migrate import alembic_config, current_revision, migrate
 from meetingctl.server.db.migrations import HEAD
@@ -135,3 +135,41 @@ def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     finally:
         database.close()
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("meetingctl.db*")} == {0o600}
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.db"
+    path.write_text("this is a letter, and a long one, not a database" * 3)
+    with pytest.raises(ConfigError) as caught:
+        open_database(sa.URL.create("sqlite", database=str(path)))
+    assert caught.value.message == f"database {path} is no SQLite database"
+    assert caught.value.hint == "name another with --data or --db"
+
+
+def test_a_damaged_file_is_named(migrated_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.db"
+    content = bytearray(migrated_file.read_bytes())
+    content[100:4096] = b"\xff" * 3996
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        migrate(open_database(sa.URL.create("sqlite", database=str(path))))
+    assert caught.value.message.startswith(f"database {path} is damaged: ")
+    assert caught.value.hint == "restore a backup in its place"
+
+
+def test_a_postgresql_server_that_is_away_is_named_without_the_password(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(Unreachable) as caught:
+        open_database(database_url("postgresql://fleet:hunter2@127.0.0.1:9/fleet", tmp_path))
+    assert caught.value.message.startswith("database postgresql://fleet:***@127.0.0.1:9/fleet: no connection: ")
+    assert "hunter2" not in caught.value.message
+    assert caught.value.hint is not None
+
+
+@pytest.mark.parametrize("revision", ["0000", "abc", "99999"])
+def test_a_revision_that_was_never_ours_is_not_called_newer(revision: str, empty: Database) -> None:
+    migrate(empty)
+    with empty.writing.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = :new"), {"new": revision})
+    with pytest.raises(ConfigError, match=f"has revision {revision}, which no meetingctl made"):
+        migrate(empty)

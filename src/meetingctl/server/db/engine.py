@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from meetingctl.core.errors import Busy, ConfigError, MeetingctlError, StorageFull
+from meetingctl.core.errors import Busy, ConfigError, MeetingctlError, StorageFull, Unreachable
+from meetingctl.core.secret import hide_url_password
 
 _SQLITE_TIMEOUT_MS = 10_000
 _LOCK_TIMEOUT_MS = 10_000
@@ -64,10 +65,19 @@ def database_url(db_url: str, data_dir: Path) -> sa.URL:
 
 
 def open_database(url: sa.URL, *, readers: int = 16) -> Database:
-    """Open both engines. Raises: ConfigError when the driver is missing or the folder cannot be made."""
-    if url.get_backend_name() == "sqlite":
-        return _open_sqlite(url, readers)
-    return _open_postgresql(url, readers)
+    """Open both engines and look whether the database answers.
+
+    Raises: ConfigError when the driver is missing, the folder cannot be made or the file is damaged; Unreachable.
+    """
+    is_sqlite = url.get_backend_name() == "sqlite"
+    database = _open_sqlite(url, readers) if is_sqlite else _open_postgresql(url, readers)
+    try:
+        with translated_errors(), opening_errors(url), database.reading.connect() as connection:
+            connection.exec_driver_sql("PRAGMA schema_version" if is_sqlite else "SELECT 1")
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def _open_sqlite(url: sa.URL, readers: int) -> Database:
@@ -162,3 +172,39 @@ def _translate(exc: DBAPIError) -> MeetingctlError:
     if isinstance(exc, OperationalError):
         return Busy("Database busy", retry_after_s=1)
     return MeetingctlError("DB error")
+
+
+def name_database(url: sa.URL) -> str:
+    """Return the words for a database in an error, without its password."""
+    if url.get_backend_name() == "sqlite":
+        return f"database {url.database}"
+    return f"database {url.set(drivername='postgresql').render_as_string(hide_password=True)}"
+
+
+@contextlib.contextmanager
+def opening_errors(url: sa.URL) -> Iterator[None]:
+    """Explain why a database cannot be used at all, by name and with the next step. Other errors pass.
+
+    Raises: ConfigError for a damaged or foreign file, Unreachable for a PostgreSQL server that lets nobody in.
+    """
+    try:
+        yield
+    except DBAPIError as exc:
+        if (found := _explain_opening(exc, url)) is None:
+            raise
+        raise found from exc
+
+
+def _explain_opening(exc: DBAPIError, url: sa.URL) -> MeetingctlError | None:
+    name = name_database(url)
+    if isinstance(exc.orig, sqlite3.Error):
+        code = getattr(exc.orig, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_NOTADB:
+            return ConfigError(f"{name} is no SQLite database", hint="name another with --data or --db")
+        if code == sqlite3.SQLITE_CORRUPT:
+            return ConfigError(f"{name} is damaged: {exc.orig}", hint="restore a backup in its place")
+        return None
+    if isinstance(exc, OperationalError) and getattr(exc.orig, "sqlstate", None) is None:
+        reason = " ".join(hide_url_password(str(exc.orig)).split())[:300]
+        return Unreachable(f"{name}: no connection: {reason}", hint="start PostgreSQL, or correct db_url (--db)")
+    return None

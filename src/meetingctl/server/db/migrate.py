@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from meetingctl.core.errors import ConfigError
-from meetingctl.server.db.engine import Database, translated_errors
+from meetingctl.server.db.engine import Database, name_database, opening_errors, translated_errors
 from meetingctl.server.db.migrations import HEAD
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ def alembic_config(connection: sa.Connection) -> Config:
 def migrate(database: Database) -> tuple[str | None, str]:
     """Upgrade to the newest revision; return the revision before and after.
 
-    Raises: ConfigError when the database is newer than this program, and the errors of `translated_errors`.
+    Raises: ConfigError for a database that cannot be opened, is damaged or has a revision that this program does not
+    know; the errors of `translated_errors`.
     """
-    with translated_errors(), database.writing.connect() as connection:
+    with translated_errors(), opening_errors(database.writing.url), database.writing.connect() as connection:
         if database.dialect == "postgresql":
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10min'")  # the other server's migration may take long
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
@@ -53,10 +54,18 @@ def migrate(database: Database) -> tuple[str | None, str]:
         if before is not None and before not in {
             s.revision for s in ScriptDirectory.from_config(config).walk_revisions()
         }:
-            raise ConfigError(
-                f"the database has revision {before}, newer than this program knows ({HEAD})",
-                hint="install the newer meetingctl, or restore a backup",
-            )
+            raise _refuse_revision(database.writing.url, before)
         command.upgrade(config, "head")
         connection.commit()
         return before, HEAD
+
+
+def _refuse_revision(url: sa.URL, revision: str) -> ConfigError:
+    """Revisions are numbered: one with a higher number than ours is newer, any other was never ours."""
+    found = f"{name_database(url)} has revision {revision[:40]}"
+    if revision.isascii() and revision.isdigit() and len(revision) == len(HEAD) and revision > HEAD:
+        hint = "install the newer meetingctl, or restore a backup"
+        return ConfigError(f"{found}, newer than this program knows ({HEAD})", hint=hint)
+    return ConfigError(
+        f"{found}, which no meetingctl made", hint="restore a backup, or name another database with --data or --db"
+    )
