@@ -225,9 +225,10 @@ def test_half_open_handshakes_are_bounded_and_leave_nothing(make_bed: MakeBed, s
 def test_a_flood_of_silent_connections_does_not_keep_an_agent_out(make_bed: MakeBed) -> None:
     bed = make_bed(limits=replace(FREE, handshake_pending=20, handshake_pending_per_address=20))
     with contextlib.ExitStack() as stack:
-        for _ in range(60):
-            stack.enter_context(connect(bed.port))
+        silent = [stack.enter_context(connect(bed.port, timeout_s=3)) for _ in range(60)]
         join(bed).close()
+        with pytest.raises(ConnectionResetError):
+            silent[0].recv(1)
         wait_until(lambda: bed.do(bed.proxy.counters)["handshakes"].get(("too many pending",), 0) >= 40)
         assert bed.snapshot()["pending_handshakes"] <= 20
 
