@@ -51,8 +51,8 @@ _meetingctl_options() {
     'completion install') words='--dry-run -h --help' ;;
     'completion uninstall') words='--dry-run -h --help' ;;
     'serve') words='-h --help' ;;
-    'serve api') words='--listen --db --data --workers --mode --legacy-open --allow-from -h --help' ;;
-    'serve tunnel') words='--listen --ports --bind --public-host --api -h --help' ;;
+    'serve api') words='--listen --db --data --workers --tunnel-ports --public-host --mode --legacy-open --allow-from -h --help' ;;
+    'serve tunnel') words='--listen --bind --api -h --help' ;;
     'serve all') words='--api-listen --tunnel-listen --tunnel-ports --tunnel-bind --public-host --db --data --only --mode --legacy-open --allow-from -h --help' ;;
     'serve unit') words='--install --dry-run -h --help' ;;
     'tunnel') words='-h --help' ;;
@@ -140,12 +140,12 @@ _meetingctl_value_kind() {
     'serve api|--db') kind='' ;;
     'serve api|--data') kind='@files' ;;
     'serve api|--workers') kind='' ;;
+    'serve api|--tunnel-ports') kind='' ;;
+    'serve api|--public-host') kind='' ;;
     'serve api|--mode') kind='' ;;
     'serve api|--allow-from') kind='' ;;
     'serve tunnel|--listen') kind='' ;;
-    'serve tunnel|--ports') kind='' ;;
     'serve tunnel|--bind') kind='' ;;
-    'serve tunnel|--public-host') kind='' ;;
     'serve tunnel|--api') kind='' ;;
     'serve all|--api-listen') kind='' ;;
     'serve all|--tunnel-listen') kind='' ;;

@@ -11,7 +11,7 @@ function __meetingctl_path --description 'the subcommands that stand on the comm
         switch $word
             case '--'
                 break
-            case --after --allow-from --api --api-listen --before --bind --bundle --color --config --data --db --device-key --distribution --expires --fields --filter --fingerprint --for --group --host --http-port --identity --ip-lan --ip-public --key-file --limit --listen --local-port --mac --max-mb --min-free-mb --mode --note --object --only --out --output --password-file --ports --prefix --profile --public-host --role --root --search --serial --server --server-url --set --sort --timeout --token --token-file --tunnel-bind --tunnel-listen --tunnel-ports --type --user --via --workers -i -o
+            case --after --allow-from --api --api-listen --before --bind --bundle --color --config --data --db --device-key --distribution --expires --fields --filter --fingerprint --for --group --host --http-port --identity --ip-lan --ip-public --key-file --limit --listen --local-port --mac --max-mb --min-free-mb --mode --note --object --only --out --output --password-file --prefix --profile --public-host --role --root --search --serial --server --server-url --set --sort --timeout --token --token-file --tunnel-bind --tunnel-listen --tunnel-ports --type --user --via --workers -i -o
                 set pending 1
             case '-*'
             case '*'
@@ -144,14 +144,14 @@ complete -c meetingctl -n '__meetingctl_at "serve api"' -l listen -x -d 'address
 complete -c meetingctl -n '__meetingctl_at "serve api"' -l db -x -d 'PostgreSQL instead of SQLite in --data'
 complete -c meetingctl -n '__meetingctl_at "serve api"' -l data -r -F -d 'where the data lives'
 complete -c meetingctl -n '__meetingctl_at "serve api"' -l workers -x -d 'processes; more than 1 needs PostgreSQL'
+complete -c meetingctl -n '__meetingctl_at "serve api"' -l tunnel-ports -x -d 'pool of public ports'
+complete -c meetingctl -n '__meetingctl_at "serve api"' -l public-host -x -d 'host that visitors are told to use'
 complete -c meetingctl -n '__meetingctl_at "serve api"' -l mode -x -d 'enforce or compat'
 complete -c meetingctl -n '__meetingctl_at "serve api"' -l legacy-open -d 'ask for no credentials at all, as the original did; loopback only'
 complete -c meetingctl -n '__meetingctl_at "serve api"' -l allow-from -x -d 'networks that --legacy-open serves too; repeatable'
 complete -c meetingctl -n '__meetingctl_at "serve api"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "serve tunnel"' -l listen -x -d 'address where agents dial in'
-complete -c meetingctl -n '__meetingctl_at "serve tunnel"' -l ports -x -d 'pool of public ports'
 complete -c meetingctl -n '__meetingctl_at "serve tunnel"' -l bind -x -d 'address of the public ports'
-complete -c meetingctl -n '__meetingctl_at "serve tunnel"' -l public-host -x -d 'host that visitors are told to use'
 complete -c meetingctl -n '__meetingctl_at "serve tunnel"' -l api -x -d 'fleet API that knows the devices'
 complete -c meetingctl -n '__meetingctl_at "serve tunnel"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "serve all"' -l api-listen -x -d 'address of the API'
@@ -274,7 +274,7 @@ complete -c meetingctl -n '__meetingctl_at "fleet tokens"' -l dry-run -d 'show w
 complete -c meetingctl -n '__meetingctl_at "fleet tokens"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "fleet tokens"' -a '(__meetingctl_cached devices)'
 complete -c meetingctl -n '__meetingctl_at "fleet services"' -l set -x -d 'the full list of ssh, http, vnc, scp, debug; "" for none'
-complete -c meetingctl -n '__meetingctl_at "fleet services"' -l local-port -x -d 'where a service listens on the device; repeatable'
+complete -c meetingctl -n '__meetingctl_at "fleet services"' -l local-port -x -d 'where a service listens on the device, SERVICE= for the usual port; repeatable, the others stay'
 complete -c meetingctl -n '__meetingctl_at "fleet services"' -l dry-run -d 'show what would be done, and do nothing'
 complete -c meetingctl -n '__meetingctl_at "fleet services"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "fleet services"' -a '(__meetingctl_cached devices)'

@@ -291,3 +291,13 @@ def test_audit_follows_a_device(admin: Cli, device: str) -> None:
     rows = admin("audit", "list", "--object", f"device:{device}", "--json").json
     assert {row["object"] for row in rows} == {f"device:{device}"}
     assert admin("audit", "verify").out.startswith("ok: ")
+
+
+def test_a_local_port_leaves_the_others_as_they_are(admin: Cli, device: str) -> None:
+    for args, ports in (
+        (["--local-port", "ssh=22", "--local-port", "http=8080"], {"ssh": 22, "http": 8080}),
+        (["--local-port", "http=5000"], {"ssh": 22, "http": 5000}),
+        (["--local-port", "http="], {"ssh": 22}),
+        (["--set", "ssh"], {"ssh": 22}),
+    ):
+        assert admin("fleet", "services", device, *args, "--json").json["local_ports"] == ports

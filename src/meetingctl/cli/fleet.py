@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -297,7 +297,11 @@ def change_services(
     ] = None,
     local_ports: Annotated[
         list[str],
-        typer.Option("--local-port", metavar="SERVICE=PORT", help="where a service listens on the device; repeatable"),
+        typer.Option(
+            "--local-port",
+            metavar="SERVICE=PORT",
+            help="where a service listens on the device, SERVICE= for the usual port; repeatable, the others stay",
+        ),
     ] = [],  # noqa: B006 - Typer reads the default and copies it
     dry_run: DryRun = False,
 ) -> None:
@@ -307,6 +311,7 @@ def change_services(
       meetingctl fleet services cam-7
       meetingctl fleet services cam-7 --set ssh,http
       meetingctl fleet services cam-7 --local-port http=5000
+      meetingctl fleet services cam-7 --local-port http=
     """
     run = of(ctx)
     wanted = None if names is None else _read_services(run, names)
@@ -317,9 +322,15 @@ def change_services(
     facts: dict[str, Any] = {"device_key": device}
     with run.open_client() as client:
         if wanted is not None or ports:
-            client.set_services(device, wanted, local_ports=ports or None)
-        facts["services"] = client.get_services(device)
-    run.out.record(facts | ({"local_ports": ports} if ports else {}))
+            client.set_services(device, wanted, local_ports=_merge_ports(client.get_device(device), ports))
+        shown = client.get_device(device)
+    run.out.record(facts | {"services": shown["services"], "local_ports": shown["local_ports"]})
+
+
+def _merge_ports(shown: Mapping[str, Any], changes: Mapping[str, int | None]) -> dict[str, int] | None:
+    """Return the overrides after the changes, None when nothing changes them; None as a port means the usual one."""
+    merged = {**shown["local_ports"], **changes}
+    return {name: port for name, port in merged.items() if port is not None} if changes else None
 
 
 def _read_services(run: Invocation, text: str) -> list[str]:
@@ -331,8 +342,10 @@ def _read_services(run: Invocation, text: str) -> list[str]:
     return names
 
 
-def _read_local_port(run: Invocation, text: str) -> tuple[str, int]:
-    name, _, port = text.partition("=")
+def _read_local_port(run: Invocation, text: str) -> tuple[str, int | None]:
+    name, equals, port = text.partition("=")
+    if name and equals and not port:
+        return name, None
     if not name or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
         run.refuse(f"not a port of a service: {text[:80]!r}", hint="use for example --local-port http=5000")
     return name, int(port)
