@@ -195,8 +195,7 @@ class World:
         options = ["--data", str(self.data)]
         env = {"MEETINGCTL_HEARTBEAT_INTERVAL_S": "0.001", "MEETINGCTL_LOG_LEVEL": "warning"}
         if self.is_split:
-            listen = ["serve", "api", "--listen", f"{HOST}:{self.api_port}"]
-            env["MEETINGCTL_TUNNEL_PORTS"] = self.public_ports
+            listen = ["serve", "api", "--listen", f"{HOST}:{self.api_port}", "--tunnel-ports", self.public_ports]
         else:
             listen = ["serve", "all", "--api-listen", f"{HOST}:{self.api_port}"]
             listen += ["--tunnel-listen", f"{HOST}:{self.tunnel_port}", "--tunnel-ports", self.public_ports]
@@ -232,8 +231,7 @@ class World:
             key = self.operator.json("token", "create", "proxy", "--role", "proxy")["key"]
             self.proxy = self.operator.daemon(
                 "proxy",
-                *("serve", "tunnel", "--api", self.url, "--ports", self.public_ports),
-                *("--listen", f"{HOST}:{self.tunnel_port}"),
+                *("serve", "tunnel", "--api", self.url, "--listen", f"{HOST}:{self.tunnel_port}"),
                 MEETINGCTL_API_KEY=key,
                 MEETINGCTL_TUNNEL_POLL_S="0.2",
             )
