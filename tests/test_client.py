@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from meetingctl import client as client_module
 from meetingctl.client import FleetClient, choose_wait_s
+from meetingctl.client import connection as client_module
 from meetingctl.core.errors import (
     AuthError,
     Busy,

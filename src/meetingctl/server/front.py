@@ -35,6 +35,14 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 BODY_CAP_BYTES = 256 * 1024
 REPORT_CAP_BYTES = 8 * 1024 * 1024  # a tunnel proxy reports thousands of agents at once
 BODY_DEADLINE_S = 30.0
+# Paths that take files: their bodies are read piece by piece, so the deadline is one of silence, and each route caps
+# what it stores. The cap here is the whole request's.
+UPLOAD_CAP_BYTES = {
+    "/api/flash/upload": 8 * 1024**3,
+    "/api/builder/upload-file": 8 * 1024**3,
+    "/api/admin/updates/publish": 8 * 1024**3,
+    "/api/device-types": 2 * 1024**2,
+}
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HEADERS = (
     (b"cache-control", b"no-store"),
@@ -85,8 +93,7 @@ class Front:
                     await answer.json(200, payload)
             else:
                 scope["path"] = _one_prefix(scope["path"])
-                cap_bytes = REPORT_CAP_BYTES if scope["path"].startswith("/api/proxy/") else BODY_CAP_BYTES
-                await self._app(scope, _bounded(scope, receive, cap_bytes), answer)
+                await self._app(scope, _bounded(scope, receive, _cap_bytes(scope["path"]), _is_upload(scope)), answer)
                 route = getattr(scope.get("route"), "path", "unmatched")
         except MeetingctlError as exc:
             await answer.error(exc, scope["path"])
@@ -175,8 +182,21 @@ async def read_body(scope: Scope, receive: Receive, *, cap_bytes: int) -> bytes 
     return None if message["type"] == "http.disconnect" else body
 
 
-def _bounded(scope: Scope, receive: Receive, cap_bytes: int) -> Receive:
-    """Cap the size and the time of a body."""
+def _cap_bytes(path: str) -> int:
+    """Return how large the body of a request may be."""
+    if path.startswith("/api/proxy/"):
+        return REPORT_CAP_BYTES
+    if path.startswith("/api/device-types/"):
+        path = "/api/device-types"
+    return UPLOAD_CAP_BYTES.get(path, BODY_CAP_BYTES)
+
+
+def _is_upload(scope: Scope) -> bool:
+    return _cap_bytes(scope["path"]) > REPORT_CAP_BYTES
+
+
+def _bounded(scope: Scope, receive: Receive, cap_bytes: int, is_upload: bool = False) -> Receive:
+    """Cap the size and the time of a body; of an upload, the time without a byte."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:18]) > cap_bytes:
             raise TooLarge("Body too large")
@@ -185,7 +205,7 @@ def _bounded(scope: Scope, receive: Receive, cap_bytes: int) -> Receive:
     deadline_s = time.monotonic() + BODY_DEADLINE_S
 
     async def receive_bounded() -> Message:
-        nonlocal left, done
+        nonlocal left, done, deadline_s
         if done:  # what follows the body is only the news that the client left
             return await receive()
         try:
@@ -194,6 +214,8 @@ def _bounded(scope: Scope, receive: Receive, cap_bytes: int) -> Receive:
         except TimeoutError:
             raise TooLarge("Body too slow") from None
         left -= len(message.get("body", b""))
+        if is_upload:
+            deadline_s = time.monotonic() + BODY_DEADLINE_S
         done = not message.get("more_body")
         if left < 0:
             raise TooLarge("Body too large")

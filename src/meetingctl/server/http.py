@@ -174,6 +174,7 @@ class Access:
     services: tuple[Service, ...] = ()
     compat_anonymous: bool = False
     open_mode: bool = True  # False: not even in mode legacy-open without a credential
+    permission: str | None = None
 
     def allows(self, principal: Principal, device_key: str | None, mode: str) -> bool:
         """Decide. Pure."""
@@ -185,7 +186,7 @@ class Access:
             return self.device and device_key is not None and principal.is_device(device_key)
         if principal.service is not None:
             return principal.service in self.services
-        return principal.has_role(self.role)
+        return principal.has_role(self.role) and (self.permission is None or principal.may(self.permission))
 
 
 def presented(request: Request) -> Credentials:
@@ -224,9 +225,10 @@ def need(
     services: tuple[Service, ...] = (),
     compat_anonymous: bool = False,
     open_mode: bool = True,
+    permission: str | None = None,
 ) -> Any:
-    """Return the dependency that gives a route its principal."""
-    access = Access(role, device, services, compat_anonymous, open_mode)
+    """Return the dependency that gives a route its principal. `permission` is one of `principal.PERMISSIONS`."""
+    access = Access(role, device, services, compat_anonymous, open_mode, permission)
 
     async def check(request: Request) -> Principal:
         return await authorize(request, access, request.path_params.get("device_key"))

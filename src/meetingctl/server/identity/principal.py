@@ -16,6 +16,9 @@ class Role(IntEnum):
     ADMIN = 3
 
 
+# What a key may be limited to. Names of the original's clients.
+PERMISSIONS = ("admin:full", "updates:publish", "updates:view", "fleet:view", "fleet:manage", "channels:edit")
+
 # What an API key may be: a person's role, or one of two services that see only what they need.
 KEY_ROLES = ("viewer", "operator", "admin", "proxy", "sshd")
 Service = Literal["proxy", "sshd"]
@@ -35,6 +38,13 @@ class Principal:
     device_key: str | None = None
     key_id: str | None = None
     expires_at_ms: int | None = None
+    permissions: frozenset[str] | None = None  # None: all that the role has
+    device_types: frozenset[str] | None = None  # None: every type
+    tags: frozenset[str] | None = None  # None: every tag
+
+    def may(self, permission: str) -> bool:
+        """Say whether a scoped key holds a permission; an unscoped one holds those of its role."""
+        return self.permissions is None or permission in self.permissions or "admin:full" in self.permissions
 
     def has_role(self, role: Role) -> bool:
         """Say whether a person's role is at least `role`."""
