@@ -63,7 +63,7 @@ _meetingctl_options() {
     'tunnel stats') words='--fields -h --help' ;;
     'tunnel agent') words='--server --device-key --token --token-file --api -h --help' ;;
     'remote') words='-h --help' ;;
-    'remote run') words='--sudo --user -i --identity --ask-password --password-file --via -h --help' ;;
+    'remote run') words='--all --sudo --script --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle --dry-run -h --help' ;;
     'remote ssh') words='--user -i --identity --via --print -h --help' ;;
     'remote trust') words='--fingerprint --via --dry-run -h --help' ;;
     'remote untrust') words='--dry-run -h --help' ;;
@@ -168,11 +168,19 @@ _meetingctl_value_kind() {
     'tunnel agent|--token') kind='' ;;
     'tunnel agent|--token-file') kind='@files' ;;
     'tunnel agent|--api') kind='' ;;
+    'remote run|--script') kind='@files' ;;
     'remote run|--user') kind='' ;;
     'remote run|-i') kind='@files' ;;
     'remote run|--identity') kind='@files' ;;
     'remote run|--password-file') kind='@files' ;;
     'remote run|--via') kind='auto direct tunnel' ;;
+    'remote run|--parallel') kind='' ;;
+    'remote run|--limit') kind='' ;;
+    'remote run|--max-fail') kind='' ;;
+    'remote run|--retries') kind='' ;;
+    'remote run|--retry-from') kind='@files' ;;
+    'remote run|--deadline') kind='' ;;
+    'remote run|--idle') kind='' ;;
     'remote ssh|--user') kind='' ;;
     'remote ssh|-i') kind='@files' ;;
     'remote ssh|--identity') kind='@files' ;;
@@ -282,7 +290,6 @@ _meetingctl_argument_kind() {
     'tunnel open|0') kind='@devices' ;;
     'tunnel open|1') kind='ssh http vnc scp relay' ;;
     'tunnel stats|0') kind='@devices' ;;
-    'remote run|0') kind='@targets' ;;
     'remote ssh|0') kind='@targets' ;;
     'remote trust|0') kind='@targets' ;;
     'remote untrust|0') kind='@targets' ;;
@@ -294,6 +301,7 @@ _meetingctl_argument_kind() {
     'fleet heartbeat|0') kind='@devices' ;;
     'device config check|0') kind='@files' ;;
     'db backup|0') kind='@files' ;;
+    'remote run|'*) kind='@targets' ;;
     'fleet authorize|'*) kind='@devices' ;;
     'fleet revoke|'*) kind='@devices' ;;
     'fleet remove|'*) kind='@devices' ;;

@@ -11,7 +11,7 @@ function __meetingctl_path --description 'the subcommands that stand on the comm
         switch $word
             case '--'
                 break
-            case --after --allow-from --api --api-listen --before --bind --bundle --color --config --data --db --device-key --distribution --expires --fields --filter --fingerprint --for --group --host --http-port --identity --ip-lan --ip-public --key-file --limit --listen --local-port --mac --max-mb --min-free-mb --mode --note --object --only --out --output --password-file --prefix --profile --public-host --role --root --search --serial --server --server-url --set --sort --timeout --token --token-file --tunnel-bind --tunnel-listen --tunnel-ports --type --user --via --workers -i -o
+            case --after --allow-from --api --api-listen --before --bind --bundle --color --config --data --db --deadline --device-key --distribution --expires --fields --filter --fingerprint --for --group --host --http-port --identity --idle --ip-lan --ip-public --key-file --limit --listen --local-port --mac --max-fail --max-mb --min-free-mb --mode --note --object --only --out --output --parallel --password-file --prefix --profile --public-host --retries --retry-from --role --root --script --search --serial --server --server-url --set --sort --timeout --token --token-file --tunnel-bind --tunnel-listen --tunnel-ports --type --user --via --workers -i -o
                 set pending 1
             case '-*'
             case '*'
@@ -200,17 +200,28 @@ complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -l token -x -d 'its t
 complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -l token-file -r -F -d 'read the token code from this file'
 complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -l api -x -d 'fleet API for heartbeats; without it there are none'
 complete -c meetingctl -n '__meetingctl_at "tunnel agent"' -s h -l help -d 'Show this message and exit.'
-complete -c meetingctl -n '__meetingctl_at "remote"' -a run -d 'Run a command on a device and return its exit code'
+complete -c meetingctl -n '__meetingctl_at "remote"' -a run -d 'Run a command on one device and return its exit code, or on many at once'
 complete -c meetingctl -n '__meetingctl_at "remote"' -a ssh -d 'Open a shell on a device with OpenSSH'
 complete -c meetingctl -n '__meetingctl_at "remote"' -a trust -d 'Pin the host key that a device shows now'
 complete -c meetingctl -n '__meetingctl_at "remote"' -a untrust -d 'Forget the pinned host key of a device'
 complete -c meetingctl -n '__meetingctl_at "remote"' -s h -l help -d 'Show this message and exit.'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l all -d 'every device of the fleet'
 complete -c meetingctl -n '__meetingctl_at "remote run"' -l sudo -d 'run it as root'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l script -r -F -d 'run this local script, CMD are its arguments'
 complete -c meetingctl -n '__meetingctl_at "remote run"' -l user -x -d 'user on the device'
 complete -c meetingctl -n '__meetingctl_at "remote run"' -s i -l identity -r -F -d 'private key; default: the agent'\''s and yours'
 complete -c meetingctl -n '__meetingctl_at "remote run"' -l ask-password -d 'ask for the user'\''s password'
 complete -c meetingctl -n '__meetingctl_at "remote run"' -l password-file -r -F -d 'read the user'\''s password from a file'
 complete -c meetingctl -n '__meetingctl_at "remote run"' -l via -x -a 'auto direct tunnel' -d 'take only this way to the device'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l parallel -x -d 'how many devices at once'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l limit -x -d 'only the first N targets'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l fail-fast -d 'begin no other target after a failure'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l max-fail -x -d 'begin no other target above this share'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l retries -x -d 'more tries for a device that is not reached'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l retry-from -r -F -d 'only what did not go well in this report'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l deadline -x -d 'for one device, tries included; 0 for none'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l idle -x -d 'give a device up that says nothing for so long; 0 for never'
+complete -c meetingctl -n '__meetingctl_at "remote run"' -l dry-run -d 'show what would be done, and do nothing'
 complete -c meetingctl -n '__meetingctl_at "remote run"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "remote run"' -a '(__meetingctl_targets)'
 complete -c meetingctl -n '__meetingctl_at "remote ssh"' -l user -x -d 'user on the device'

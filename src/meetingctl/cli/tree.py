@@ -163,6 +163,21 @@ class Command(TyperCommand):
         _write_global_line(formatter)
 
 
+class RestCommand(Command):
+    """A command that takes what follows `--` as it is, apart from its own arguments: `ctx.meta["rest"]`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest: list[str] | None = None
+        if "--" in args:
+            at = args.index("--")
+            args, rest = args[:at], args[at + 1 :]
+        ctx.meta["rest"] = rest
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "-- CMD..."]
+
+
 class Group(TyperGroup):
     """A noun: takes the global options, and shows its help when no command follows."""
 
@@ -238,7 +253,7 @@ class Noun(typer.Typer):
 
     def command(self, name: str | None = None, **more: Any) -> Callable[[Any], Any]:
         """Register a command; its docstring is its help and ends with an `Examples:` block."""
-        return super().command(name, cls=Command, **more)
+        return super().command(name, **{"cls": Command, **more})
 
     def add(self, name: str, noun: Noun, summary: str) -> None:
         """Put another noun below this one."""

@@ -59,7 +59,7 @@ class FleetClient(Connection):
 
     # Devices.
 
-    def list_devices(self, *, prefix: str = "", limit: int | None = None) -> Iterator[JsonObject]:
+    def list_devices(self, *, prefix: str = "", tag: str = "", limit: int | None = None) -> Iterator[JsonObject]:
         """Yield devices without secrets, page by page, at most `limit`.
 
         A page that is not full is the last one, whatever total the server tells. The deadline of a request covers the
@@ -68,7 +68,11 @@ class FleetClient(Connection):
         offset, path, time_left = 0, "/api/devices", TimeLeft(self.timeout_s)
         while limit is None or offset < limit:
             rows = PAGE_ROWS if limit is None else min(PAGE_ROWS, limit - offset)
-            params = {"limit": rows, "offset": offset} | ({"prefix": prefix} if prefix else {})
+            params = (
+                {"limit": rows, "offset": offset}
+                | ({"prefix": prefix} if prefix else {})
+                | ({"tag": tag} if tag else {})
+            )
             page = self.read_page(path, params, "devices", time_left)
             devices = as_objects(page, "devices", path)
             yield from devices if limit is None else devices[: limit - offset]

@@ -5,7 +5,7 @@ Ties the three parts together: the pins say which key to expect, the routes say 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from meetingctl.core.errors import InvalidInput
@@ -56,8 +56,12 @@ class Access:
         stderr: Write,
         with_sudo: bool = False,
         via: Via = "auto",
+        began: Callable[[], object] = lambda: None,
     ) -> tuple[Route, Outcome]:
-        """Run one command on one device. Raises: what `connect` and `run_command` raise."""
+        """Run one command on one device; `began` is called once it is logged in.
+
+        Raises: what `connect` and `run_command` raise.
+        """
         login, line = self.login_for(target), join_command(command)
         stdin = b""
         if with_sudo:
@@ -68,6 +72,7 @@ class Access:
             async with connect(
                 target, route, login=login, pins=self.pins, connect_s=self.connect_s, note=self.note
             ) as connection:
+                began()
                 return route, await run_command(connection, line, stdout=stdout, stderr=stderr, stdin=stdin)
 
         return await reach(str(target), self.routes(target, via=via), use, self.detail)

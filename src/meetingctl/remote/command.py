@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import queue
 import shlex
 import signal
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,17 @@ class Outcome:
 def join_command(words: Sequence[str]) -> str:
     """Make the line for the remote shell: one word is a line already, several are quoted and arrive as given."""
     return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def script_line(script: str, arguments: Sequence[str]) -> str:
+    """Return a line that runs a local script on the device: from a private file there, which is removed afterwards."""
+    packed = base64.b64encode(zlib.compress(script.encode(), 9)).decode()
+    unpack = "import base64,sys,zlib;sys.stdout.buffer.write(zlib.decompress(base64.b64decode(sys.argv[1])))"
+    words = " ".join(shlex.quote(word) for word in arguments)
+    return (
+        f'f=$(mktemp) || exit; trap \'rm -f "$f"\' EXIT; python3 -c {shlex.quote(unpack)} {packed} >"$f" && '
+        f'chmod 700 "$f" && "$f" {words}'
+    ).rstrip()
 
 
 def wrap_sudo(line: str, *, has_password: bool) -> str:

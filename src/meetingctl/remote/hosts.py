@@ -94,6 +94,15 @@ def read_pins(text: str, name: str) -> tuple[HostKey, ...]:
     return tuple(key for names, key in _entries(text) if key and name.lower() in names)
 
 
+def index_pins(text: str) -> dict[str, tuple[HostKey, ...]]:
+    """Return the keys of every name, in lower case: `read_pins` for many names at once."""
+    pins: dict[str, tuple[HostKey, ...]] = {}
+    for names, key in _entries(text):
+        for name in names if key else ():
+            pins[name] = (*pins.get(name, ()), key) if key else ()
+    return pins
+
+
 def write_pin(text: str, name: str, key: HostKey) -> str:
     """Return the text with this key as the only one of the name."""
     rest = remove_pins(text, name)
@@ -131,10 +140,18 @@ class HostKeys:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._seen: tuple[object, dict[str, tuple[HostKey, ...]]] = (None, {})
 
     def pinned(self, name: str) -> tuple[HostKey, ...]:
-        """Return the keys pinned for a name."""
-        return read_pins(self._read(), name)
+        """Return the keys pinned for a name. The file is read again only when it changed."""
+        try:
+            found = self.path.stat()
+            state = (found.st_ino, found.st_size, found.st_mtime_ns)
+        except OSError:
+            return read_pins(self._read(), name)
+        if self._seen[0] != state:
+            self._seen = (state, index_pins(self._read()))
+        return self._seen[1].get(name.lower(), ())
 
     def pin(self, name: str, key: HostKey) -> None:
         """Make this the only key of the name."""
