@@ -131,15 +131,40 @@ def running_stream(root: Path, *, env: Mapping[str, str] | None = None, **keys: 
         stream.stop()
 
 
+class ProbeError(Exception):
+    """What ffprobe said when it could not read a stream."""
+
+
 def probe(url: str, *, transport: str = "tcp", entries: str = "", seconds: float = 2.0) -> dict[str, Any]:
-    """Return what ffprobe says of the streams: kind -> facts. Empty when it cannot read them."""
+    """Return what ffprobe says of the streams: kind -> facts. A starved machine gets two more tries.
+
+    Raises: ProbeError with the program's own words.
+    """
+    for left in (2, 1, 0):
+        try:
+            return _probe_once(url, transport, entries, seconds)
+        except ProbeError:
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def try_probe(url: str, *, transport: str = "tcp") -> dict[str, Any]:
+    """Look once; return nothing when ffprobe cannot read the stream."""
+    try:
+        return _probe_once(url, transport, "", 2.0)
+    except ProbeError:
+        return {}
+
+
+def _probe_once(url: str, transport: str, entries: str, seconds: float) -> dict[str, Any]:
     shown = entries or "stream=codec_type,codec_name,profile,pix_fmt,width,height,avg_frame_rate,channels,sample_rate"
     argv = ["ffprobe", "-v", "error", "-rtsp_transport", transport, "-analyzeduration", str(int(seconds * 1e6))]
     ran = subprocess.run(
         [*argv, "-show_entries", shown, "-of", "json", url], capture_output=True, timeout=DEADLINE_S, check=False
     )
     if ran.returncode:
-        return {}
+        raise ProbeError(ran.stderr.decode("utf-8", "replace").strip())
     return {item["codec_type"]: item for item in json.loads(ran.stdout)["streams"]}
 
 

@@ -14,7 +14,7 @@ import pytest
 from meetingctl.core.errors import InvalidInput
 from meetingctl.device.stream.csi import check_controls, describe_controls, libcamera_properties
 
-from .support import Stream, fake_tools, probe, running_stream, viewer, wait_growth, wait_until
+from .support import Stream, fake_tools, probe, running_stream, try_probe, viewer, wait_growth, wait_until
 from .test_loopback import get
 
 KNOWN = {
@@ -121,7 +121,7 @@ def test_a_text_is_drawn_by_decoding_and_encoding_again(csi_stream: Stream) -> N
     try:
         assert csi_stream.reload() == ["swap"]
         assert csi_stream.status()["encoder"] == "x264enc"
-        assert wait_until(lambda: probe(csi_stream.url()), "a picture with text")["video"]["width"] == 640
+        assert wait_until(lambda: try_probe(csi_stream.url()), "a picture with text")["video"]["width"] == 640
     finally:
         csi_stream.configure(VIDEO_OVERLAY_ENABLE=None, VIDEO_OVERLAY_TEXT=None)
         assert csi_stream.reload() == ["swap"]

@@ -10,7 +10,7 @@ import pytest
 
 from meetingctl.core.errors import Unreachable
 
-from .support import Stream, fake_tools, free_port, probe, running_stream, wait_until
+from .support import Stream, fake_tools, free_port, probe, running_stream, try_probe, wait_until
 
 pytestmark = pytest.mark.gst
 
@@ -76,7 +76,7 @@ def test_a_busy_loopback_port_costs_only_the_loopback_http(gstreamer: None, root
 def test_a_camera_that_is_absent_is_waited_for(gstreamer: None, root: Path) -> None:
     path = fake_tools(root / "bin", dict.fromkeys(("v4l2-ctl", "rpicam-hello", "arecord"), "exit 1"))
     with running_stream(root, env={"PATH": path}) as stream:
-        assert probe(stream.url()) == {}
+        assert try_probe(stream.url()) == {}
         assert stream.status()["source"] == "usb"
         assert any("no camera" in note for note in stream.status()["notes"])
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from .rawclient import RawViewer
-from .support import Stream, probe, running_stream, size_of, viewer, wait_growth, wait_until
+from .support import Stream, probe, running_stream, size_of, try_probe, viewer, wait_growth, wait_until
 
 pytestmark = pytest.mark.gst
 
@@ -49,7 +49,7 @@ def test_a_source_that_hangs_costs_the_viewers_their_link_and_comes_back(gstream
                     origin.process.send_signal(signal.SIGCONT)
                 assert waited_s < 10, proxy.log_text()
             wait_until(lambda: proxy.status()["stalls"] == 1, "the stall is counted")
-            assert wait_until(lambda: probe(proxy.url()), "new viewers are served")["video"]
+            assert wait_until(lambda: try_probe(proxy.url()), "new viewers are served")["video"]
 
 
 def test_a_source_that_dies_and_returns_is_served_again(gstreamer: None, tmp_path: Path) -> None:
@@ -60,9 +60,9 @@ def test_a_source_that_dies_and_returns_is_served_again(gstreamer: None, tmp_pat
             assert origin.process is not None
             origin.process.kill()
             origin.process.wait()
-            assert probe(proxy.url()) == {}
+            assert try_probe(proxy.url()) == {}
             origin.start()
-            assert wait_until(lambda: probe(proxy.url()), "the stream is back")["video"]
+            assert wait_until(lambda: try_probe(proxy.url()), "the stream is back")["video"]
             assert proxy.status()["pid"] == proxy.process.pid  # type: ignore[union-attr]
 
 
@@ -73,7 +73,7 @@ def test_a_sound_card_that_does_not_open_does_not_take_the_video_along(gstreamer
     keys = {"AUDIO_DEVICE": "plughw:9,0"}
     with running_stream(root, env={"PATH": path}, STREAM_SOURCE_MODE="test", **keys) as stream:
         assert stream.status()["sound"] == "alsa"
-        shown = wait_until(lambda: probe(stream.url()), "video without sound")
+        shown = wait_until(lambda: try_probe(stream.url()), "video without sound")
         assert "audio" not in shown
         assert stream.status()["sound"] == "none"
         assert "sound card lost" in stream.log_text()
