@@ -1,0 +1,1 @@
+"""Releases, update channels, the fleet's update state, and rollouts."""
