@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,21 +79,30 @@ def test_the_local_listener_needs_no_password(bindings: None, tmp_path: Path) ->
 
 
 def test_a_source_that_dies_and_returns_leaves_a_short_hole(camera: Camera, tmp_path: Path) -> None:
+    """The recorder adds little to the time that the source was away, and loses none of what comes after it."""
     with Bench(tmp_path, rtsp_port=camera.port, segment_seconds=3600).running() as bench:
         wait_until(lambda: bench.progress().get("bytes", 0) > 20_000)
         camera.kill()
+        left_s = time.time()
         wait_until(lambda: len(bench.closed) == 1)
         wait_until(lambda: bench.state() == "waiting")
         assert bench.progress()["reason"] in {"the stream ended", "nothing listens at the address of the stream"}
+        time.sleep(max(0.0, left_s + 2.0 - time.time()))  # a camera needs a moment to start again
         camera.start()
+        back_s = time.time()
         wait_until(lambda: bench.state() == "recording")
-        wait_until(lambda: bench.progress()["bytes"] > 100_000)
+        wait_until(lambda: time.time() > back_s + 12)
+        stopped_s = time.time()
     before, after = bench.segments()
     assert len(packets(before)["video"]) > 15
     assert first_is_keyframe(after)
     times = packets(after)["video"]
-    kept_share = len(times) / (15 * (times[-1] - times[0]) + 1)
-    assert 0.7 < kept_share < 1.3
+    hole_s = stopped_s - (times[-1] - times[0]) - left_s
+    assert hole_s < 4.0
+    assert hole_s - (back_s - left_s) < 1.5, "of the hole this much is the recorder's"
+    expected = 15 * (times[-1] - times[0]) + 1
+    assert expected > 120
+    assert 0.99 * expected - 1 <= len(times) <= 1.01 * expected + 2
 
 
 def test_a_source_that_hangs_is_given_up_and_found_again(camera: Camera, tmp_path: Path) -> None:

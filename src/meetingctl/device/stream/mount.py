@@ -11,6 +11,7 @@ from typing import Any
 
 from meetingctl.device.stream.authentication import make_permissions
 from meetingctl.device.stream.gstreamer import Gstreamer
+from meetingctl.device.stream.origin import link_origin
 from meetingctl.device.stream.pipeline import LaunchSpec, Properties
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class Mount:
         flow = Flow(media, time.monotonic())
         for name, values in self.properties.items():
             set_properties(element.get_by_name(name), values)
+        link_origin(self._gst, element)
         self._watch_flow(element, flow)
         self._watch_bus(element, flow)
         self.flows[id(flow)] = flow

@@ -14,6 +14,7 @@ from meetingctl.device.config import DeviceConfig
 from meetingctl.device.config.load import mask_login
 from meetingctl.device.stream import encoders, overlay
 from meetingctl.device.stream.facts import Facts, Mode
+from meetingctl.device.stream.origin import AUDIO_PLACE, VIDEO_PLACE
 from meetingctl.device.stream.source import SoundKind, Source, choose_sound, choose_source
 
 Value = str | int | float | bool
@@ -103,7 +104,7 @@ def build_substream(config: DeviceConfig, facts: Facts, location: str) -> Launch
     encoding = encoders.encode_h264(element, settings)
     launch = (
         f"rtspsrc name=origin protocols=tcp latency=0 {_timeouts()}"
-        " origin. ! application/x-rtp,media=video ! rtph264depay wait-for-keyframe=true ! h264parse"
+        f" {VIDEO_PLACE} wait-for-keyframe=true ! h264parse"
         f" ! {decoder} ! {_TO_SIZE} ! {_raw_caps(sent)} ! {_TO_ENCODER} ! {encoding.launch} ! {_PARSE} ! {_PAY}"
     )
     properties: Properties = {"origin": {"location": location}, "encoder": encoding.live}
@@ -238,8 +239,7 @@ def _proxy(config: DeviceConfig) -> tuple[str, Properties]:
     transport = {"auto": "", "tcp": " protocols=tcp", "udp": " protocols=udp"}[config.rtsp_proxy_transport]
     launch = (
         f"rtspsrc name=origin latency={config.rtsp_proxy_latency_ms}{transport} {_timeouts()}"
-        " origin. ! application/x-rtp,media=video,encoding-name=H264 ! rtph264depay"
-        f" ! {_PARSE} ! {_PAY}"
+        f" {VIDEO_PLACE} ! {_PARSE} ! {_PAY}"
     )
     return launch, {"origin": {"location": config.stream_source_url}}
 
@@ -247,8 +247,7 @@ def _proxy(config: DeviceConfig) -> tuple[str, Properties]:
 def _sound(config: DeviceConfig, facts: Facts, source: Source, sound: SoundKind) -> tuple[str, Properties]:
     if sound == "origin":
         return (
-            "origin. ! application/x-rtp,media=audio,encoding-name=MPEG4-GENERIC ! rtpmp4gdepay"
-            " ! aacparse ! rtpmp4gpay name=pay1 pt=97",
+            f"{AUDIO_PLACE} ! aacparse ! rtpmp4gpay name=pay1 pt=97",
             {},
         )
     encoder = encoders.first_present(encoders.AAC_ORDER, facts.elements)

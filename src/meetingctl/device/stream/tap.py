@@ -19,6 +19,7 @@ from meetingctl.core.errors import Busy, NotFound
 from meetingctl.core.layout import RUN_DIR
 from meetingctl.device.stream.encoders import H264_DECODERS, first_present
 from meetingctl.device.stream.gstreamer import Gstreamer, missing_element_error, present_elements
+from meetingctl.device.stream.origin import AUDIO_PLACE, VIDEO_PLACE, link_origin
 from meetingctl.device.system import System
 
 HLS_DIR = f"{RUN_DIR}/hls"
@@ -29,7 +30,7 @@ _HLS_IDLE_S = 30.0
 _HLS_FILE = re.compile(r"live\.m3u8|segment\d{5}\.ts")
 # A reader comes in the middle of the video: without a keyframe first, the decoder shows grey pictures.
 _READ = "rtspsrc name=origin protocols=tcp latency=0 tcp-timeout=5000000 timeout=5000000"
-_VIDEO = "origin. ! application/x-rtp,media=video ! rtph264depay wait-for-keyframe=true ! h264parse"
+_VIDEO = f"{VIDEO_PLACE} wait-for-keyframe=true ! h264parse"
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Snapshot:
             " ! videoconvert ! jpegenc quality=85 ! appsink name=picture max-buffers=1 drop=true sync=false"
         )
         pipeline.get_by_name("origin").set_property("location", self._url())
+        link_origin(self._gst, pipeline)
         sink = pipeline.get_by_name("picture")
         pipeline.set_state(gst.State.PLAYING)
         try:
@@ -126,9 +128,10 @@ class Hls:
             f"{_READ} {_VIDEO} ! queue ! hls.video hlssink2 name=hls target-duration=2 playlist-length=4 max-files=8"
         )
         if self._has_sound():
-            launch += " origin. ! application/x-rtp,media=audio ! rtpmp4gdepay ! aacparse ! queue ! hls.audio"
+            launch += f" {AUDIO_PLACE} ! aacparse ! queue ! hls.audio"
         pipeline = self._gst.Gst.parse_launch(launch)
         pipeline.get_by_name("origin").set_property("location", self._url())
+        link_origin(self._gst, pipeline)
         sink = pipeline.get_by_name("hls")
         sink.set_property("location", str(self._folder / "segment%05d.ts"))
         sink.set_property("playlist-location", str(self._folder / "live.m3u8"))
