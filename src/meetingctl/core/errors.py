@@ -11,6 +11,8 @@ line, the status of the HTTP API and a stable slug.
     ├── NotFound               1   404  not_found           look for the right name
     ├── Conflict               1   409  conflict            choose another name, or look at what is there
     ├── AuthError              4   401  unauthenticated     log in
+    │   ├── MissingCredential  4   401  auth_missing        log in
+    │   ├── ExpiredCredential  4   401  auth_expired        ask for a new key
     │   ├── Forbidden          4   403  forbidden           ask somebody with a higher role
     │   └── HostKeyChanged     4   403  host_key_changed    compare fingerprints, then trust the new key
     ├── Busy                  75   503  busy                try again later
@@ -81,6 +83,18 @@ class AuthError(MeetingctlError):
     """The credential is missing or wrong."""
 
     exit_code, http_status, code = 4, 401, "unauthenticated"
+
+
+class MissingCredential(AuthError):
+    """A credential is needed and none was presented."""
+
+    exit_code, http_status, code = 4, 401, "auth_missing"
+
+
+class ExpiredCredential(AuthError):
+    """The credential was right until its end."""
+
+    exit_code, http_status, code = 4, 401, "auth_expired"
 
 
 class Forbidden(AuthError):

@@ -183,6 +183,22 @@ class Settings:
     )
     drain_s: float = _setting(10.0, "api", "time that requests in flight get at shutdown", _seconds(0, 600))
 
+    public_url: str = _setting(
+        "", "api", "address that replies name for this server; empty: where the request came in", _url
+    )
+
+    # Releases and updates.
+    updates_public_read: bool = _setting(
+        True, "updates", "whether devices may read published releases without a credential", _flag
+    )
+    updates_url_ttl_s: float = _setting(
+        3600.0, "updates", "life of a signed address of a release, when reading is not public", _seconds(60, 604800)
+    )
+    updates_archive_max_mib: int = _setting(100, "updates", "largest archive of a release", _count(1, 8192))
+    updates_signing_keys: tuple[str, ...] = _setting(
+        (), "updates", "ed25519 public keys that sign manifests, in base64 or hex", _words
+    )
+
     # Reverse tunnel, server side.
     tunnel_listen: str = _setting("127.0.0.1:9001", "tunnel", "address where agents dial in", _endpoint)
     tunnel_ports: str = _setting("9050-9130", "tunnel", "pool of public ports", _ports)

@@ -25,7 +25,7 @@ VersionKey = tuple[tuple[int, int, str], ...]
 
 
 def version_key(text: str) -> VersionKey:
-    """Return what orders versions: numbers by value, `1.0-rc1` before `1.0`, `1.0` before `1.0.1`; a first `v` is no part."""
+    """Return what orders versions: numbers by value, `1.0-rc1` before `1.0` before `1.0.1`; a first `v` is left out."""
     tokens = _TOKEN.findall(text[1:] if re.match(r"[vV][0-9]", text) else text)
     parts = [(2, int(token), "") if token.isdigit() else (0, 0, token.lower()) for token in tokens]
     return (*parts, _END)

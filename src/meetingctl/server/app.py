@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 import meetingctl
-from meetingctl.core.errors import MeetingctlError
+from meetingctl.core.errors import InvalidInput, MeetingctlError, error_for_status
 from meetingctl.server.audit.routes import router as audit_router
 from meetingctl.server.devices.presence_routes import router as presence_router
 from meetingctl.server.devices.registration import router as registration_router
@@ -20,6 +20,10 @@ from meetingctl.server.state import ServerState
 from meetingctl.server.tunnels.directory import RegistryDirectory
 from meetingctl.server.tunnels.proxy_routes import router as proxy_router
 from meetingctl.server.tunnels.routes import router as tunnels_router
+from meetingctl.server.updates.channel_routes import router as update_channels_router
+from meetingctl.server.updates.fleet_routes import router as fleet_updates_router
+from meetingctl.server.updates.release_routes import router as releases_router
+from meetingctl.server.updates.rollout_routes import router as rollouts_router
 
 
 def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
@@ -44,6 +48,10 @@ def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
         identity_router,
         audit_router,
         server_router,
+        fleet_updates_router,
+        rollouts_router,
+        releases_router,
+        update_channels_router,
     ):
         api.include_router(router)
     api.add_exception_handler(MeetingctlError, _on_error)
@@ -69,12 +77,12 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     text = {404: "Not found", 405: "Method not allowed"}.get(error.status_code, str(error.detail))
-    payload = error_body(MeetingctlError(text), request.url.path)
+    payload = error_body(error_for_status(error.status_code, text), request.url.path)
     return JSONResponse(payload, error.status_code, dict(error.headers or {}))
 
 
 def _on_invalid(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(error_body(MeetingctlError("Invalid request"), request.url.path), 400)
+    return JSONResponse(error_body(InvalidInput("Invalid request"), request.url.path), 400)
 
 
 def _on_bug(request: Request, error: Exception) -> JSONResponse:

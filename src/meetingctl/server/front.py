@@ -265,8 +265,19 @@ class _Answer:
 def error_body(error: MeetingctlError, path: str) -> dict[str, Any]:
     """Return the error shape of the family that the path belongs to (decision D-ERROR)."""
     if path.startswith("/api/admin/"):
-        return {"ok": False, "error": error.code.upper(), "message": error.message}
+        code = _ADMIN_CODES.get(error.code, error.code.upper())
+        return {"ok": False, "error": code, "message": error.message}
     return {"error": error.message}
+
+
+# The codes that the contract gives the admin family, where they are not our own in capitals.
+_ADMIN_CODES = {
+    "unauthenticated": "AUTH_DENIED",
+    "invalid_input": "VALIDATION_FAILED",
+    "usage": "VALIDATION_FAILED",
+    "too_large": "FILE_TOO_LARGE",
+    "storage_full": "DISK_FULL",
+}
 
 
 def error_headers(error: MeetingctlError) -> dict[str, str]:

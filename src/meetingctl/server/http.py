@@ -10,7 +10,7 @@ import msgspec
 from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from meetingctl.core.errors import AuthError, Forbidden, InvalidInput, UnsupportedMedia
+from meetingctl.core.errors import Forbidden, InvalidInput, MissingCredential, UnsupportedMedia
 from meetingctl.server.audit.chain import Actor
 from meetingctl.server.identity.credentials import Credentials, bearer_of
 from meetingctl.server.identity.principal import ANONYMOUS, OPEN, Principal, Role, Service
@@ -214,7 +214,7 @@ async def authorize(request: Request, access: Access, device_key: str | None) ->
     if access.allows(principal, device_key, server_of(request).settings.mode):
         return principal
     if principal.kind in ("anonymous", "open"):
-        raise AuthError("Unauthorized", hint="meetingctl login")
+        raise MissingCredential("Unauthorized", hint="meetingctl login")
     raise Forbidden("Forbidden", needed=access.role.name.lower())
 
 

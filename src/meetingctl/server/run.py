@@ -31,6 +31,8 @@ from meetingctl.server.state import ServerState, make_state
 from meetingctl.server.sweeper import sweep_for_ever
 from meetingctl.server.tunnels.directory import RegistryDirectory
 from meetingctl.server.tunnels.ports import fill_pool
+from meetingctl.server.updates.releases import recover
+from meetingctl.server.updates.worker import run_rollouts
 
 if TYPE_CHECKING:
     from meetingctl.tunnel.proxy import Proxy
@@ -98,6 +100,7 @@ class ControlPlane:
         if "tunnel" in self._parts:
             await self._start_proxy(state, directory)
         await self._stack.enter_async_context(_background(sweep_for_ever(state)))
+        await self._stack.enter_async_context(_background(run_rollouts(state)))
         if self._settings.mode == "legacy-open":
             await self._stack.enter_async_context(_background(_warn_open()))
         await self._stack.enter_async_context(_serving(make_app(state, directory), listener, self._settings))
@@ -109,6 +112,8 @@ class ControlPlane:
         ports = parse_port_range(self._settings.tunnel_ports)
         await state.writer.run_async(lambda connection: fill_pool(connection, ports))
         self._keep_key(made)
+        for name in await asyncio.to_thread(recover, state, is_alone=state.database.dialect == "sqlite"):
+            log.warning("removed a publication that did not finish", extra={"release": name})
 
     def _keep_key(self, made: NewKey | None) -> None:
         host, port = self.api_address

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from meetingctl.core.net import IpNetwork, parse_networks
 from meetingctl.core.settings import Settings
@@ -16,6 +17,8 @@ from meetingctl.server.devices.index import DeviceIndex
 from meetingctl.server.identity.credentials import CredentialCheck
 from meetingctl.server.identity.keys import KeyRing
 from meetingctl.server.metrics.prometheus import Metrics
+
+FleetCounts = dict[Any, tuple[float, dict[str, int]]]
 
 
 class Changes:
@@ -48,6 +51,7 @@ class ServerState:
     heartbeats: Heartbeats
     changes: Changes = field(default_factory=Changes)
     trusted_proxies: tuple[IpNetwork, ...] = ()
+    fleet_counts: FleetCounts = field(default_factory=dict)  # filter -> until when (monotonic), counts per state
     started_s: float = field(default_factory=time.monotonic)
 
 

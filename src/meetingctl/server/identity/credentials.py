@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meetingctl.core.errors import AuthError, NotFound, RateLimited
+from meetingctl.core.errors import AuthError, ExpiredCredential, NotFound, RateLimited
 from meetingctl.core.limits import FailureLimiter
 from meetingctl.core.secret import same_secret, sha256_hex
 from meetingctl.server.audit.chain import Actor, append
@@ -66,7 +66,11 @@ class CredentialCheck:
         device.
         """
         if given.bearer:
-            principal = await self._verify_bearer(given, device_key)
+            try:
+                principal = await self._verify_bearer(given, device_key)
+            except ExpiredCredential:
+                self._note_failure(given, "credential")
+                raise
             if principal is not None:
                 return principal
         elif device_key is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
-from meetingctl.core.errors import ConfigError, Conflict, InvalidInput, NotFound
+from meetingctl.core.errors import ConfigError, Conflict, ExpiredCredential, InvalidInput, NotFound
 from meetingctl.core.secret import sha256_hex
 from meetingctl.server.audit.chain import SYSTEM, Actor, append
 from meetingctl.server.db.schema import api_keys
@@ -130,11 +130,13 @@ class KeyRing:
         return principal
 
     def verify(self, connection: sa.Connection, key_text: str, now_s: float) -> Principal | None:
-        """Look the key up; None when it is unknown, expired or revoked. Failures are never cached."""
+        """Look the key up; None when it is unknown or revoked. Failures are never cached. Raises: ExpiredCredential."""
         digest = sha256_hex(key_text)
         row = connection.execute(sa.select(api_keys).where(api_keys.c.secret_sha256 == digest)).mappings().first()
-        if row is None or not _works(row):
+        if row is None or row["revoked_at_ms"] is not None:
             return None
+        if not _works(row):
+            raise ExpiredCredential("Credential expired", hint="ask an administrator for a new key")
         principal = principal_of_key(row["public_id"], row["name"], row["role"], row["expires_at_ms"])
         if len(self._principals) >= _CACHE_ENTRIES:
             self._principals.clear()

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,7 +144,7 @@ def _check_draft(draft: ReleaseDraft, manifest: Manifest) -> None:
         raise InvalidInput("Manifest does not match: size")
 
 
-def _same_or_conflict(state: ServerState, row: Mapping[str, Any], draft: ReleaseDraft) -> Release:
+def _same_or_conflict(state: ServerState, row: sa.RowMapping, draft: ReleaseDraft) -> Release:
     """Compare with what is published; the manifest's date may differ, because tools write a new one each time."""
     is_same = row["sha256"] == draft.sha256.lower() and row["archive_name"] == draft.archive_name
     if is_same and row["manifest_sha256"] != hashlib.sha256(draft.manifest).hexdigest():
@@ -304,7 +304,7 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def release_of(row: Mapping[str, Any], *, created: bool = False) -> Release:
+def release_of(row: sa.RowMapping, *, created: bool = False) -> Release:
     """Make the value of a row."""
     return Release(
         device_type=row["device_type"],
@@ -417,7 +417,7 @@ def _drop_stale(connection: sa.Connection, data_dir: Path, oldest_ms: int) -> li
     return [f"{row['device_type']}/{row['distribution']}/{row['version']}" for row in rows]
 
 
-def _drop(connection: sa.Connection, data_dir: Path, row: Mapping[str, Any]) -> None:
+def _drop(connection: sa.Connection, data_dir: Path, row: sa.RowMapping) -> None:
     """Remove an unfinished publication: its folder first, so that the row is there as long as the folder."""
     folder = release_folder(data_dir, row["device_type"], row["distribution"], row["version"])
     if folder.exists():

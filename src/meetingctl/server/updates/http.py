@@ -1,0 +1,82 @@
+"""What the routes of the updates slice share: documentation, limits of keys, and who may read releases."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from pydantic import BaseModel
+
+from meetingctl.core.errors import Forbidden, InvalidInput
+from meetingctl.server.http import Access, authorize, describe, need, presented, server_of
+from meetingctl.server.identity.principal import ANONYMOUS, Principal, Role
+
+Viewer = Annotated[Principal, need(Role.VIEWER, permission="updates:view")]
+FleetViewer = Annotated[Principal, need(Role.VIEWER, permission="fleet:view")]
+FleetManager = Annotated[Principal, need(Role.OPERATOR, permission="fleet:manage")]
+ChannelEditor = Annotated[Principal, need(Role.OPERATOR, permission="channels:edit")]
+Publisher = Annotated[Principal, need(Role.OPERATOR, permission="updates:publish")]
+
+
+class AdminError(BaseModel):
+    """The error shape below `/api/admin`."""
+
+    ok: bool
+    error: str
+    message: str
+
+
+class AdminReply(BaseModel):
+    """The least that an answer below `/api/admin` holds."""
+
+    ok: bool
+
+
+def describe_admin(reply: Any, *errors: int, **more: Any) -> dict[str, Any]:
+    """Describe a route of the admin family, whose errors have a code."""
+    described = describe(reply, *errors, **more)
+    for status, response in described["responses"].items():
+        if status != 200:
+            response["model"] = AdminError
+    return described
+
+
+def query_text(request: Request, name: str) -> str | None:
+    """Return a text of the query, None when it is absent or empty."""
+    return request.query_params.get(name) or None
+
+
+def need_text(request: Request, name: str) -> str:
+    """Return a text that the query must hold. Raises: InvalidInput."""
+    text = query_text(request, name)
+    if text is None:
+        raise InvalidInput(f"Missing {name}")
+    return text
+
+
+def check_type(principal: Principal, device_type: str) -> None:
+    """Raises: Forbidden when the caller's key is limited to other device types."""
+    if principal.device_types is not None and device_type not in principal.device_types:
+        raise Forbidden("Device type not allowed")
+
+
+async def _check_reader(request: Request) -> Principal:
+    """Let everybody read published releases, or people and devices only, as `updates_public_read` says.
+
+    A token code counts with the `device_key` of the query. A wrong credential is refused in either case.
+    """
+    if server_of(request).settings.updates_public_read and not presented(request):
+        return ANONYMOUS
+    device_key = request.query_params.get("device_key")
+    return await authorize(request, _READER, device_key)
+
+
+class _ReleaseAccess(Access):
+    """People from viewer on, and any device."""
+
+    def allows(self, principal: Principal, device_key: str | None, mode: str) -> bool:
+        return principal.kind == "device" or super().allows(principal, device_key, mode)
+
+
+_READER = _ReleaseAccess(Role.VIEWER)
+ReleaseReader = Annotated[Principal, Depends(_check_reader)]

@@ -1,0 +1,1 @@
+"""Tell other systems what happened: signed POST requests, retried until they arrive."""

@@ -1,0 +1,7 @@
+"""Fixtures of the updates slice: those of the control plane."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
