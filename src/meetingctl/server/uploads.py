@@ -28,6 +28,7 @@ FIELD_CAP_BYTES = 256 * 1024
 MAX_PARTS = 100
 _HEADER_CAP_BYTES = 8 * 1024
 _BATCH_BYTES = 1024 * 1024
+UPLOAD_PREFIX = ".upload-"  # of temporary files; a crash may leave some
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,22 @@ class UploadForm:
 
 @contextlib.asynccontextmanager
 async def receive_upload(
-    request: Request, folder: Path, *, file_fields: Mapping[str, int], required: tuple[str, ...] = ()
+    request: Request,
+    folder: Path,
+    *,
+    file_fields: Mapping[str, int],
+    required: tuple[str, ...] = (),
+    room_bytes: int | None = None,
 ) -> AsyncIterator[UploadForm]:
     """Read a multipart form; `file_fields` gives each file its cap in bytes, `required` names fields and files.
 
-    Move the files away inside the context: leftovers are removed at its end.
+    `room_bytes` is what all files together may take; None leaves that to the disk. Move the files away inside the context: leftovers are removed at its end.
     Raises: TooLarge `File too large`, StorageFull, InvalidInput for a bad name, form or missing part, UnsupportedMedia.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != b"multipart/form-data" or not options.get(b"boundary"):
         raise UnsupportedMedia("Unsupported content type", hint="send multipart/form-data")
-    reader = _Reader(folder, file_fields)
+    reader = _Reader(folder, file_fields, room_bytes)
     try:
         with _form_errors():
             parser = MultipartParser(options[b"boundary"], reader.callbacks())
@@ -71,7 +77,7 @@ async def receive_upload(
                 raise InvalidInput(f"Missing {name}")
         yield reader.form
     finally:
-        await run_in_threadpool(reader.clean_up)
+        reader.clean_up()  # not in a thread: a cancelled request must clean up too
 
 
 async def _feed(request: Request, parser: MultipartParser) -> None:
@@ -101,8 +107,9 @@ def _form_errors() -> Iterator[None]:
 class _Reader:
     """The parser's callbacks: one part at a time."""
 
-    def __init__(self, folder: Path, file_fields: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, file_fields: Mapping[str, int], room_bytes: int | None) -> None:
         self.form = UploadForm()
+        self._room_bytes = room_bytes
         self._folder = folder
         self._caps = file_fields
         self._made: list[Path] = []
@@ -179,7 +186,7 @@ class _Reader:
         if not is_name(self._filename) or self._filename.endswith("."):
             raise InvalidInput("Invalid file name", hint="use letters, digits, dots, dashes and underscores")
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._folder / f".upload-{secrets.token_hex(8)}"
+        path = self._folder / f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
         self._made.append(path)
         self._file = path.open("xb")
         self._digest, self._size_bytes = hashlib.sha256(), 0
@@ -194,6 +201,10 @@ class _Reader:
         self._size_bytes += len(piece)
         if self._size_bytes > self._caps[self._name]:
             raise TooLarge("File too large")
+        if self._room_bytes is not None:
+            self._room_bytes -= len(piece)
+            if self._room_bytes < 0:
+                raise StorageFull("Storage full", hint="remove files that are not needed, or raise the quota")
         self._digest.update(piece)
         self._file.write(piece)
 
