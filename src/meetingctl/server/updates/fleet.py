@@ -264,7 +264,7 @@ def _wait_s(row: sa.RowMapping) -> int:
     if row["device_wave"] < row["wave"] or row["wave_started_at_ms"] is None or row["state"] == "finished":
         return 0
     start_ms = row["wave_started_at_ms"] + row["start_delay_s"] * 1000
-    return max(0, math.ceil((start_ms - now_ms()) / 1000))
+    return max(0, math.ceil((int(start_ms) - now_ms()) / 1000))
 
 
 def _channel_name(device: Mapping[str, Any] | sa.RowMapping) -> str:
