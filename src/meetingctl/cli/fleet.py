@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meetingctl.cli import fleet_publish, fleet_releases, fleet_rollout
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import Device, Devices, DryRun, Fields, Filters, Watch
 from meetingctl.cli.output import Column
@@ -423,3 +424,11 @@ def _tell_dry(run: Invocation, word: str, device: str) -> None:
         with run.open_client() as client:
             client.get_device(device)
     tell_plan(run, word, device)
+
+
+app.command("publish")(fleet_publish.publish_release)
+app.add("releases", fleet_releases.releases, "See and check what is published.")
+app.add("channels", fleet_releases.channels, "Say which version devices should have.")
+app.add("rollout", fleet_rollout.app, "Hand a release out wave by wave.")
+app.command("updates")(fleet_publish.show_updates)
+app.command("history")(fleet_publish.show_history)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -24,6 +25,8 @@ from meetingctl.client.connection import (
     clock_skew_s,
     misshapen,
 )
+from meetingctl.client.releases import Releases
+from meetingctl.client.rollouts import Rollouts
 from meetingctl.core.secret import Secret
 
 __all__ = ["FleetClient", "Health", "JsonObject", "choose_wait_s"]
@@ -41,6 +44,16 @@ class Health(NamedTuple):
 
 class FleetClient(Connection):
     """One server, one credential, a pool of connections. Safe to share between threads."""
+
+    @cached_property
+    def releases(self) -> Releases:
+        """Releases, channels and the fleet's update state."""
+        return Releases(self)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """Rollouts."""
+        return Rollouts(self)
 
     # The server itself.
 
