@@ -62,6 +62,23 @@ STORY: list[tuple[str, str, str]] = [
     ("audit list", "audit list --limit 2", ""),
     ("audit export", "audit export --out {key_file}.jsonl", ""),
     ("audit verify", "audit verify", ""),
+    ("fleet publish", "fleet publish {archive} --type rpicam --distribution trixie --release-version 1.0", ""),
+    ("fleet releases list", "fleet releases list", ""),
+    ("fleet releases show", "fleet releases show rpicam/trixie/1.0", ""),
+    ("fleet releases verify", "fleet releases verify --all", ""),
+    ("fleet releases notes", "fleet releases notes rpicam/trixie/1.0", ""),
+    ("fleet releases download", "fleet releases download rpicam/trixie/1.0 --out {archive}.copy", ""),
+    ("fleet channels set", "fleet channels set rpicam/trixie 1.0", ""),
+    ("fleet channels list", "fleet channels list", ""),
+    ("fleet updates", "fleet updates", ""),
+    ("fleet history", "fleet history", ""),
+    ("fleet rollout start", "fleet rollout start rpicam/trixie/1.0", ""),
+    ("fleet rollout status", "fleet rollout status 1 --fields id,channel,version,previous_version,plan", ""),
+    ("fleet rollout list", "fleet rollout list --fields id,channel,version,waves", ""),
+    ("fleet rollout pause", "fleet rollout pause 1 --dry-run", ""),
+    ("fleet rollout resume", "fleet rollout resume 1 --dry-run", ""),
+    ("fleet rollout abort", "fleet rollout abort 1 --dry-run", ""),
+    ("fleet channels rm", "fleet channels rm rpicam/trixie --dry-run", ""),
     ("fleet remove", "fleet remove cam-7 --yes", ""),
     ("db status", "db status --data {data_dir}", ""),
     ("db migrate", "db migrate --data {new_dir}", ""),
@@ -124,7 +141,9 @@ def _tell(folder: Path, server: Server):
     (folder / "home").mkdir()
     cli = Cli(folder / "home", {"MEETINGCTL_SERVER_URL": server.url, "MEETINGCTL_API_KEY": server.admin_key})
     (folder / "key").write_text(server.admin_key)
-    known = {"key_file": folder / "key", "data_dir": server.data_dir, "new_dir": folder / "new"}
+    (folder / "app.tar.gz").write_bytes(b"archive")
+    known: dict[str, Any] = {"archive": folder / "app.tar.gz"}
+    known |= {"key_file": folder / "key", "data_dir": server.data_dir, "new_dir": folder / "new"}
     folders = {str(folder / "home"): "HOME", str(folder): "FOLDER", str(server.data_dir): "DATA"}
     for name, line, stdin in STORY:
         result = cli(*shlex.split(line.format(**known)), "--json", stdin=stdin.format(**known))

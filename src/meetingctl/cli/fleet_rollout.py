@@ -42,7 +42,7 @@ _ORDER = (
     "devices",
     "success",
     "failed",
-    "next",
+    "waits_for",
     "reason",
 )
 

@@ -105,7 +105,9 @@ class Releases:
         return self._connection.download(f"{_BASE}/device-updates/export", target, params=wanted, subject="fleet")
 
     def _get(self, path: str, params: Mapping[str, Any], subject: str) -> JsonObject:
-        return as_object(self._connection.request("GET", path, params=_given(params), subject=subject), path)
+        reply = self._connection.request("GET", path, params=_given(params), subject=subject)
+        counts = reply.pop("stats", None) if isinstance(reply, dict) else None  # elsewhere `stats` is a list of rows
+        return as_object(reply, path) | ({"stats": counts} if isinstance(counts, dict) else {})
 
     def _pages(self, path: str, params: Mapping[str, Any], limit: int | None = None) -> Iterator[JsonObject]:
         """Yield the items of all pages; one that is not full is the last."""

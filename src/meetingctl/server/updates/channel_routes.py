@@ -45,6 +45,10 @@ class ChannelReply(AdminReply):
     item: ChannelItem
 
 
+class ChannelMadeReply(ChannelReply):
+    id: int
+
+
 class ChannelsReply(AdminReply):
     items: list[ChannelItem]
     total: int
@@ -116,7 +120,7 @@ def list_channels(request: Request, principal: Viewer) -> dict[str, Any]:
 _UPSERT = {"upsert": {"type": "integer", "enum": [0, 1]}}
 
 
-@router.post("/api/admin/update-channels", **describe_admin(ChannelReply, 409, body=ChannelBody, query=_UPSERT))
+@router.post("/api/admin/update-channels", **describe_admin(ChannelMadeReply, 409, body=ChannelBody, query=_UPSERT))
 def create_channel(
     request: Request, principal: ChannelEditor, body: Annotated[ChannelBody, Depends(body_of(ChannelBody))]
 ) -> dict[str, Any]:
@@ -129,7 +133,8 @@ def create_channel(
         row = channels.create_channel(connection, actor, values, upsert=upsert)
         return _shown(request, connection, row)
 
-    return {"ok": True, "item": server_of(request).writer.run(change)}
+    item = server_of(request).writer.run(change)
+    return {"ok": True, "id": item["id"], "item": item}
 
 
 @router.put("/api/admin/update-channels/{id}", **describe_admin(ChannelReply, 404, 409, body=ChannelChange))

@@ -74,7 +74,7 @@ class RolloutDetail(RolloutItem):
     devices: int
     success: int
     failed: int
-    next: str
+    waits_for: str
     by_wave: list[dict[str, int]]
 
 
@@ -216,7 +216,7 @@ def _detail(connection: sa.Connection, row: sa.RowMapping) -> dict[str, Any]:
         "devices": sum(count.devices for count in counts),
         "success": sum(count.success for count in counts),
         "failed": sum(count.failed for count in counts),
-        "next": following,
+        "waits_for": following,
         "by_wave": [
             {"wave": wave + 1, "devices": count.devices, "success": count.success, "failed": count.failed}
             for wave, count in enumerate(counts)

@@ -125,7 +125,7 @@ def count_waves(connection: sa.Connection, row: sa.RowMapping) -> list[WaveCount
 
 def pause_rollout(connection: sa.Connection, actor: Actor, rollout_id: int, reason: str) -> sa.RowMapping:
     """Stop handing out the version, and return the channel to the former one. Raises: NotFound, Conflict."""
-    row = _in_state(connection, rollout_id, "running")
+    row = _in_state(connection, rollout_id, "preparing", "running")
     _return_channel(connection, actor, row)
     _set(connection, row, state="paused", reason=reason[:500])
     append(connection, actor, "rollout.pause", f"rollout:{rollout_id}", after={"reason": reason[:500]})
@@ -143,8 +143,10 @@ def resume_rollout(connection: sa.Connection, actor: Actor, rollout_id: int) -> 
     connection.execute(again.values(state="waiting", reported_at_ms=None))
     if _is_last_wave(row):
         _advance_channel(connection, actor, row)
-    started_at_ms = now_ms() if row["wave"] >= 0 else None
-    _set(connection, row, state="running", reason="", wave_started_at_ms=started_at_ms)
+    if row["wave"] < 0:  # the waves may not all be drawn
+        _set(connection, row, state="preparing", reason="")
+    else:
+        _set(connection, row, state="running", reason="", wave_started_at_ms=now_ms())
     append(connection, actor, "rollout.resume", f"rollout:{rollout_id}")
     return get_rollout(connection, rollout_id)
 
