@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 import meetingctl
 from meetingctl.core.errors import InvalidInput, MeetingctlError, error_for_status
 from meetingctl.server.audit.routes import router as audit_router
+from meetingctl.server.catalog.flash_routes import router as flash_router
+from meetingctl.server.catalog.type_routes import router as device_types_router
 from meetingctl.server.devices.presence_routes import router as presence_router
 from meetingctl.server.devices.registration import router as registration_router
 from meetingctl.server.devices.routes import router as devices_router
@@ -42,6 +44,8 @@ def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
     for router in (
         presence_router,
         registration_router,
+        flash_router,
+        device_types_router,
         devices_router,
         tunnels_router,
         proxy_router,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
 from meetingctl.core.errors import MeetingctlError
+from meetingctl.server.catalog.orphans import sweep_uploads
 from meetingctl.server.db.schema import connection_logs, tunnel_visits
 from meetingctl.server.state import ServerState
 from meetingctl.server.tunnels.directory import forget_silent_proxies
@@ -17,6 +19,7 @@ from meetingctl.server.tunnels.ports import free_expired
 
 log = logging.getLogger(__name__)
 EVERY_S = 10.0
+UPLOADS_EVERY_S = 600.0
 KEEP_LOGS_MS = 90 * 86_400_000
 
 
@@ -31,10 +34,22 @@ def sweep(connection: sa.Connection) -> int:
 
 async def sweep_for_ever(state: ServerState) -> Any:
     """Sweep at an interval until cancelled."""
+    uploads_at_s = time.monotonic()
     while True:
         try:
             if await state.writer.run_async(sweep):
                 state.changes.announce()
         except MeetingctlError as exc:
             log.warning("sweep failed", extra={"error": exc.message})
+        if time.monotonic() >= uploads_at_s:
+            uploads_at_s = time.monotonic() + UPLOADS_EVERY_S
+            await _sweep_uploads(state)
         await asyncio.sleep(EVERY_S)
+
+
+async def _sweep_uploads(state: ServerState) -> None:
+    try:
+        for name in await asyncio.to_thread(sweep_uploads, state.data_dir):
+            log.warning("removed what an upload had left", extra={"file": name})
+    except OSError as exc:
+        log.warning("sweep of uploads failed", extra={"error": str(exc)})

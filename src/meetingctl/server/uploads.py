@@ -60,7 +60,8 @@ async def receive_upload(
 ) -> AsyncIterator[UploadForm]:
     """Read a multipart form; `file_fields` gives each file its cap in bytes, `required` names fields and files.
 
-    `room_bytes` is what all files together may take; None leaves that to the disk. Move the files away inside the context: leftovers are removed at its end.
+    `room_bytes` is what all files together may take; None leaves that to the disk. Move the files away inside the
+    context: leftovers are removed at its end.
     Raises: TooLarge `File too large`, StorageFull, InvalidInput for a bad name, form or missing part, UnsupportedMedia.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))

@@ -99,6 +99,12 @@ def change_device(
     return row
 
 
+def move_devices(connection: sa.Connection, device_type: str, to_type: str) -> int:
+    """Give all devices of a type another one; return how many. The caller writes the audit record."""
+    change = devices.update().where(devices.c.device_type == device_type).values(device_type=to_type)
+    return connection.execute(change).rowcount
+
+
 def delete_device(connection: sa.Connection, actor: Actor, device_key: str) -> None:
     """Delete a device and all that belongs to it. Raises: NotFound."""
     row = get_device(connection, device_key)

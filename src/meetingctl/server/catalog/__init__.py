@@ -1,0 +1,1 @@
+"""Device types, and the files of their distributions."""

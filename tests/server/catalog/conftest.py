@@ -1,0 +1,6 @@
+"""Fixtures of the catalog: those of the control plane."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
