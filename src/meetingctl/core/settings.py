@@ -189,13 +189,10 @@ class Settings:
 
     # Files that people upload.
     storage_quota_mib: int = _setting(
-        102_400, "storage", "what uploaded files, builds and packages may take together", _count(1, 2**30)
+        102_400, "storage", "what uploaded files may take together", _count(1, 2**30)
     )
     storage_reserve_mib: int = _setting(512, "storage", "free space that uploads leave on the disk", _count(0, 2**30))
     flash_file_max_mib: int = _setting(512, "storage", "largest file of a distribution", _count(1, 8192))
-    builder_file_max_mib: int = _setting(512, "storage", "largest file of a build", _count(1, 8192))
-    builder_jobs: int = _setting(1, "storage", "builds that one process packages at a time", _count(1, 16))
-    builder_jobs_max: int = _setting(20, "storage", "builds that may wait for packaging", _count(1, 1000))
 
     # Releases and updates.
     updates_public_read: bool = _setting(

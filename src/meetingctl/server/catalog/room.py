@@ -25,6 +25,6 @@ def room_bytes(state: ServerState) -> int:
 
 
 def stored_bytes(connection: sa.Connection) -> int:
-    """Return the size of all distribution files, files of builds, and packages."""
+    """Return the recorded size of all distribution files, files of builds, and packages."""
     tables = (distribution_files, build_files, package_jobs)
     return sum(int(connection.execute(sa.select(sa.func.sum(table.c.size_bytes))).scalar() or 0) for table in tables)
