@@ -115,7 +115,7 @@ class Releases:
         size = PAGE_ROWS if limit is None else min(PAGE_ROWS, limit)
         while left is None or left > 0:
             reply = self._get(path, {**params, "page": page, "page_size": size}, "list")
-            items = as_objects(reply, "items", path)
+            items = as_objects({"items": reply.get("items")}, "items", path)
             yield from items if left is None else items[:left]
             left = None if left is None else left - len(items)
             page += 1

@@ -403,9 +403,14 @@ def recover(state: ServerState, *, is_alone: bool) -> list[str]:
     oldest_ms = now_ms() - (0 if is_alone else STALE_MS)
     removed = state.writer.run(lambda connection: _drop_stale(connection, state.data_dir, oldest_ms))
     staging = published_root(state.data_dir) / STAGING
-    for folder in staging.iterdir() if staging.is_dir() else ():
-        if folder.stat().st_mtime * 1000 <= oldest_ms:
-            shutil.rmtree(folder, ignore_errors=True)
+    for path in staging.iterdir() if staging.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # another process is quicker
+            if path.lstat().st_mtime * 1000 > oldest_ms:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
     return removed
 
 
