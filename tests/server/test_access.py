@@ -62,6 +62,30 @@ TABLE = {
     "DELETE /api/tunnels/{port}": "--++----",
     "POST /api/proxy/admit": "---++---",
     "POST /api/proxy/sync": "---++---",
+    "GET /api/admin/updates/verify": "++++++++",
+    "GET /api/admin/updates/device-types": "++++++++",
+    "GET /api/admin/updates/versions": "++++++++",
+    "GET /api/admin/updates/download": "++++++++",
+    "GET /api/admin/updates/release-notes": "++++++++",
+    "GET /published/{device_type}/{distribution}/{version}/{file}": "++++++++",
+    "GET /api/admin/updates/verify-all": "-+++----",
+    "GET /api/admin/updates/releases": "-+++----",
+    "GET /api/admin/update-channels": "-+++----",
+    "GET /api/admin/device-updates": "-+++----",
+    "GET /api/admin/device-updates/export": "-+++----",
+    "GET /api/admin/device-update-history": "-+++----",
+    "GET /api/admin/rollouts": "-+++----",
+    "GET /api/admin/rollouts/{id}": "-+++----",
+    "POST /api/admin/updates/publish": "--++----",
+    "POST /api/admin/update-channels": "--++----",
+    "PUT /api/admin/update-channels/{id}": "--++----",
+    "DELETE /api/admin/update-channels/{id}": "--++----",
+    "POST /api/admin/rollouts": "--++----",
+    "POST /api/admin/rollouts/{id}/pause": "--++----",
+    "POST /api/admin/rollouts/{id}/resume": "--++----",
+    "POST /api/admin/rollouts/{id}/abort": "--++----",
+    f"POST {K}/update-status": "--++--+-",
+    f"GET {K}/update": "-+++--+-",
 }
 
 
@@ -121,6 +145,8 @@ PUBLIC = {
     "GET /api/whoami",
     f"POST {K}/register",
     "GET /metrics",
+    *(route for route in TABLE if route.startswith("GET /published/")),
+    *(f"GET /api/admin/updates/{name}" for name in ("verify", "device-types", "versions", "download", "release-notes")),
 }
 
 

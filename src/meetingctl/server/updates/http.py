@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from meetingctl.core.errors import Forbidden, InvalidInput
-from meetingctl.server.http import Access, authorize, describe, need, presented, server_of
+from meetingctl.server.http import Access, authorize, describe, identify, need, presented, server_of
 from meetingctl.server.identity.principal import ANONYMOUS, Principal, Role
 
 Viewer = Annotated[Principal, need(Role.VIEWER, permission="updates:view")]
@@ -63,12 +63,14 @@ def check_type(principal: Principal, device_type: str) -> None:
 async def _check_reader(request: Request) -> Principal:
     """Let everybody read published releases, or people and devices only, as `updates_public_read` says.
 
-    A token code counts with the `device_key` of the query. A wrong credential is refused in either case.
+    A token code counts with the `device_key` of the query; without one there is nothing to check it against, and where
+    everybody may read it is left aside. A wrong credential is refused in either case.
     """
-    if server_of(request).settings.updates_public_read and not presented(request):
-        return ANONYMOUS
     device_key = request.query_params.get("device_key")
-    return await authorize(request, _READER, device_key)
+    if not server_of(request).settings.updates_public_read:
+        return await authorize(request, _READER, device_key)
+    given = presented(request)
+    return await identify(request, device_key) if given.bearer or (given.token_code and device_key) else ANONYMOUS
 
 
 class _ReleaseAccess(Access):
