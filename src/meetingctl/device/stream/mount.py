@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 KEYFRAME_PAUSE_MS = 100
 
 _ENDING_TIMEOUT_S = 3.0
+_HANGUP_GRACE_S = 0.02
 
 # Called from a thread of GStreamer: the mount, the media that failed, name of the failing element, seconds it had run.
 OnError = Callable[["Mount", Any, str, float], None]
@@ -116,7 +118,7 @@ class Mount:
         self._watch_bus(element, flow)
         self.flows[id(flow)] = flow
         self.media_started += 1
-        media.connect("prepared", self._prepared, flow)
+        media.connect("prepared", self._prepared, id(flow))
         # After the factory's own handler, which forgets the media.
         media.connect_after("unprepared", self._unprepared, id(flow))
         if self.feeder is not None:
@@ -125,15 +127,19 @@ class Mount:
 
     def _watch_flow(self, element: Any, flow: Flow) -> None:
         gst = self._gst.Gst
+        # The flow holds the media, and the media its pad's probe: a strong reference would never let them go.
+        seen = weakref.ref(flow)
 
         def count(_pad: Any, info: Any) -> Any:
-            flow.count(info.get_buffer().get_size(), time.monotonic())
+            if (flow := seen()) is not None:
+                flow.count(info.get_buffer().get_size(), time.monotonic())
             return gst.PadProbeReturn.OK
 
         element.get_by_name("pay0").get_static_pad("sink").add_probe(gst.PadProbeType.BUFFER, count)
 
-    def _prepared(self, media: Any, flow: Flow) -> None:
-        flow.is_prepared = True
+    def _prepared(self, media: Any, key: int) -> None:
+        if (flow := self.flows.get(key)) is not None:
+            flow.is_prepared = True
         self._guard_tracks(media)
 
     def _guard_tracks(self, media: Any) -> None:
@@ -181,7 +187,12 @@ class Mount:
         log.info("media stopped", extra={"path": self.path})
 
     def _wait_for_endings(self) -> None:
-        """Hold a viewer who comes while the media of the last one ends: he would get 503, or find the camera busy."""
+        """Hold a viewer who comes while the media of the last one ends: he would get 503, or find the camera busy.
+
+        The last one may have hung up a moment ago, and his thread not have noticed: it gets that moment.
+        """
+        if self.flows:
+            time.sleep(_HANGUP_GRACE_S)
         with self._ended:
             self._ended.wait_for(lambda: not any(map(self._is_ending, self.running())), _ENDING_TIMEOUT_S)
 
