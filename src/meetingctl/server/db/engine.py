@@ -161,6 +161,7 @@ def translated_errors() -> Iterator[None]:
 
 
 def _translate(exc: DBAPIError) -> MeetingctlError:
+    exc = _first_failure(exc)
     text = str(exc.orig)
     if isinstance(exc.orig, sqlite3.Error):
         if "full" in text:
@@ -172,6 +173,16 @@ def _translate(exc: DBAPIError) -> MeetingctlError:
     if isinstance(exc, OperationalError):
         return Busy("Database busy", retry_after_s=1)
     return MeetingctlError("DB error")
+
+
+def _first_failure(exc: DBAPIError) -> DBAPIError:
+    """Return what began it: on a full disk SQLite gives up the transaction, and going back to a savepoint fails too."""
+    earlier: BaseException | None = exc
+    while earlier is not None and "no such savepoint" in str(exc.orig):
+        earlier = earlier.__context__
+        if isinstance(earlier, DBAPIError):
+            exc = earlier
+    return exc
 
 
 def name_database(url: sa.URL) -> str:
