@@ -58,6 +58,7 @@ RECORDER_STATE_JSON = f"{RUN_DIR}/recorder.json"  # what the recorder does; see 
 RECORDER_INPUT = f"{RUN_DIR}/recorder-input.ffconcat"  # the address for ffmpeg, a password included; 0600
 # {"host", "port", "path"} of the RTSP listener without a password; 0600.
 STREAM_LOCAL_JSON = f"{RUN_DIR}/stream-local.json"
+RPICAM_OVERLAY_JSON = f"{RUN_DIR}/rpicam-overlay.json"  # the text that rpicam-vid draws
 ENCODER_TRIAL_JSON = f"{RUN_DIR}/encoder-trial.json"  # results are good until the next boot
 
 # State of jobs and schedulers; the originals kept these three in /tmp.

@@ -70,6 +70,7 @@ CASES = {
     "csi-overlay": _case(csi(), **_OVERLAY),
     "csi-scaled": _case(csi(), videoout_width=320, videoout_height=240),
     "csi-overlay-libcamera": _case(csi(), csi_overlay_mode="libcamera", **_OVERLAY),
+    "csi-overlay-rpicam": _case(replace(csi(), has_rpicam_vid=True), csi_overlay_mode="libcamera", **_OVERLAY),
     "csi-libcamera": _case(replace(csi(has_picamera2=False), tuning={"brightness": 0.1})),
     "rtsp": _case(SOFTWARE, stream_source_mode="rtsp", stream_source_url="rtsp://u:secret@10.0.0.9/a"),
     "rtsp-sound-udp": _case(

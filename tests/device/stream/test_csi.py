@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -113,6 +114,44 @@ def test_controls_change_while_somebody_watches(csi_stream: Stream, tmp_path: Pa
         assert get(csi_stream.http_url("/set_controls"), b'{"Brightness": 7}')[0] == 400
         wait_growth(tmp_path / "out.ts", 5_000)
         assert process.poll() is None
+
+
+@pytest.mark.gst
+def test_rpicam_draws_a_text_without_a_second_encoding(csi_stream: Stream, tmp_path: Path) -> None:
+    units = csi_stream.root / "modules" / "picamera2" / "units.h264"
+    record = tmp_path / "argv"
+    script = f'[ "$1" = --version ] && exit 0\nprintf "%s\\n" "$@" >{record}\nwhile :; do cat {units}; sleep 0.2; done'
+    fake_tools(csi_stream.root / "bin", {"rpicam-vid": script})
+    keys = {"VIDEO_OVERLAY_ENABLE": "yes", "VIDEO_OVERLAY_TEXT": "50% {VIDEO_RESOLUTION}"}
+    csi_stream.configure(**keys, CSI_OVERLAY_MODE="libcamera", H264_BITRATE_KBPS=900)
+    try:
+        assert csi_stream.reload() == ["swap"]
+        assert csi_stream.status()["encoder"] == ""
+        with viewer(csi_stream.url(), tmp_path / "out.ts"):
+            wait_growth(tmp_path / "out.ts", 5_000)
+            words = record.read_text().split("\n")
+            assert words[words.index("--bitrate") + 1] == "900000"
+            stage = json.loads(Path(words[words.index("--post-process-file") + 1]).read_text())
+            assert stage["annotate_cv"]["text"] == "50%% 640x480"
+            assert list(_processes(csi_stream.root / "bin" / "rpicam-vid"))
+            assert get(csi_stream.http_url("/controls"))[0] == 409
+        wait_until(lambda: csi_stream.status()["state"] == "idle", "nobody watches")
+        wait_until(lambda: not list(_processes(csi_stream.root / "bin" / "rpicam-vid")), "rpicam-vid is stopped")
+        csi_stream.configure(VIDEO_OVERLAY_TEXT="other")
+        assert csi_stream.reload() == ["swap"]
+    finally:
+        csi_stream.configure(
+            VIDEO_OVERLAY_ENABLE=None, VIDEO_OVERLAY_TEXT=None, CSI_OVERLAY_MODE=None, H264_BITRATE_KBPS=None
+        )
+        assert csi_stream.reload() == ["swap"]
+
+
+def _processes(program: Path) -> Iterator[int]:
+    """Yield the processes that run a script."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(program).encode() in entry.read_bytes().split(b"\0"):
+                yield int(entry.parent.name)
 
 
 @pytest.mark.gst

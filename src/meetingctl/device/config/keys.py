@@ -198,7 +198,9 @@ class DeviceConfig:
     csi_overlay_mode: str = _key(
         "software", choice("software", "libcamera"), "C", "who draws for a CSI camera; libcamera draws no date", "swap"
     )
-    csi_rpicam_udp_port: int = _key(5600, whole(1, 65535), "C", "loopback port of the rpicam fallback", "swap")
+    csi_rpicam_udp_port: int = _key(
+        5600, whole(1, 65535), "C", "accepted for old files; rpicam-vid writes to a pipe", "swap"
+    )
 
     # Audio.
     audio_enable: str = _key("auto", choice("auto", "yes", "no"), "SCW", "send audio", "swap")

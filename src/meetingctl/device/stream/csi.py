@@ -18,6 +18,7 @@ from meetingctl.device.config import DeviceConfig
 from meetingctl.device.stream.gstreamer import Gstreamer
 from meetingctl.device.stream.mount import Feeder
 from meetingctl.device.stream.pipeline import LaunchSpec
+from meetingctl.device.stream.rpicam import RpicamVid
 from meetingctl.device.system import System
 
 # Controls that are arrays, with their lengths. Source: seed 002 section 5.9.
@@ -226,9 +227,12 @@ def _make_output(gst: Gstreamer, appsrc: Any) -> Any:
     return AppsrcOutput()
 
 
-def open_feeder(system: System, gst: Gstreamer, config: DeviceConfig, spec: LaunchSpec) -> Picamera:
+def open_feeder(system: System, gst: Gstreamer, config: DeviceConfig, spec: LaunchSpec) -> Feeder:
     """Return the camera of a CSI stream; it opens when the first viewer comes."""
-    return Picamera(gst, config, int(spec.source.device or 0), read_tuning(system))
+    camera = int(spec.source.device or 0)
+    if spec.drawn is not None:
+        return RpicamVid(system, gst, config, camera, *spec.drawn)
+    return Picamera(gst, config, camera, read_tuning(system))
 
 
 def _check_range(name: str, items: list[Any], limits: Any) -> None:

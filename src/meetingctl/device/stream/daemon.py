@@ -347,6 +347,7 @@ _PROBED = (
     "stream_source_url",
     "camera_type",
     "csi_enable",
+    "csi_overlay_mode",
     "usb_enable",
     "videoin_device",
     "audio_enable",

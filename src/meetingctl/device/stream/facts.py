@@ -74,6 +74,7 @@ class Facts:
     usb: UsbCamera | None = None
     csi: CsiCamera | None = None
     has_picamera2: bool = False
+    has_rpicam_vid: bool = False  # looked for only where CSI_OVERLAY_MODE=libcamera
     sound_device: str = ""
     encoders: tuple[str, ...] = ()
     elements: frozenset[str] = frozenset()

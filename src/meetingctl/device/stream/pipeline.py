@@ -55,6 +55,7 @@ class LaunchSpec:
     encoder: str = ""
     sound: SoundKind = "none"
     notes: tuple[str, ...] = field(default=())
+    drawn: tuple[str, int] | None = None  # text and font size that rpicam-vid draws; None: Picamera2 feeds the stream
 
     @property
     def opens_once(self) -> bool:
@@ -158,17 +159,33 @@ def _build_csi(config: DeviceConfig, facts: Facts, source: Source, captured: Pic
     pay = f"{_PAY} timestamp-offset=0 seqnum-offset=0"
     sent = sent_picture(config)
     if sent == captured and not (config.video_overlay_enable and config.csi_overlay_mode == "software"):
-        notes = _undrawn_notes(config)
-        return LaunchSpec(f"{launch} ! {_PARSE} ! {pay}", {}, source, captured, captured, notes=notes)
+        passed_on = LaunchSpec(f"{launch} ! {_PARSE} ! {pay}", {}, source, captured, captured)
+        return _draw_by_rpicam(config, facts, passed_on) if config.video_overlay_enable else passed_on
     decoded = f"{launch} ! h264parse ! {_decoder(facts)}"
     spec = _encode(config, facts, source, decoded, {}, must_scale=sent != captured)
     return replace(spec, launch=spec.launch.replace(_PAY, pay))
 
 
-def _undrawn_notes(config: DeviceConfig) -> tuple[str, ...]:
-    if config.video_overlay_enable:
-        return ("CSI_OVERLAY_MODE=libcamera: no text is drawn; software draws it, and costs a second encoding",)
-    return ()
+def _draw_by_rpicam(config: DeviceConfig, facts: Facts, spec: LaunchSpec) -> LaunchSpec:
+    """Let rpicam-vid draw the text, in pieces of its output that are no whole pictures; say what it does not draw."""
+    if not facts.has_rpicam_vid:
+        note = "CSI_OVERLAY_MODE=libcamera: no text is drawn, rpicam-vid is missing: sudo apt-get install -y"
+        return replace(spec, notes=(f"{note} rpicam-apps rpicam-apps-opencv-postprocess",))
+    tokens = _overlay_tokens(config, spec.source, spec.sent)
+    text = overlay.expand_text(config.video_overlay_text, tokens)
+    notes = ("CSI_OVERLAY_MODE=libcamera: date and time are not drawn",) if overlay.has_clock(config) else ()
+    launch = spec.launch.replace(",alignment=au", "", 1)
+    return replace(spec, launch=launch, notes=notes, drawn=(text, config.video_overlay_font_size))
+
+
+def _overlay_tokens(config: DeviceConfig, source: Source, sent: Picture) -> dict[str, str]:
+    return overlay.overlay_tokens(
+        camera_type=source.kind.upper(),
+        device=source.device or config.videoin_device,
+        size_px=(sent.width_px, sent.height_px),
+        fps=f"{float(sent.fps):g}",
+        format=source.mode.format,
+    )
 
 
 def _encode(
@@ -186,13 +203,7 @@ def _encode(
     encoding = encoders.encode_h264(element, encoders.settings_of(config))
     if must_scale:
         launch += f" ! {_TO_SIZE} ! {_raw_caps(sent)}"
-    tokens = overlay.overlay_tokens(
-        camera_type=source.kind.upper(),
-        device=source.device or config.videoin_device,
-        size_px=(sent.width_px, sent.height_px),
-        fps=f"{float(sent.fps):g}",
-        format=source.mode.format,
-    )
+    tokens = _overlay_tokens(config, source, sent)
     launch += f"{overlay.overlay_launch(config)} ! {_TO_ENCODER} ! {encoding.launch} ! {_PARSE} ! {_PAY}"
     all_properties: dict[str, Mapping[str, Value]] = {**properties, **overlay.overlay_properties(config, tokens)}
     if encoding.live:

@@ -53,7 +53,15 @@ def read_cameras(system: System, config: DeviceConfig, facts: Facts) -> Facts:
         csi = find_csi_camera(system)
     has_picamera2 = importlib.util.find_spec("picamera2") is not None
     tuning = libcamera_properties(read_tuning(system)) if csi is not None else {}
-    return replace(facts, usb=usb, csi=csi, has_picamera2=has_picamera2, tuning=tuning)
+    wants_rpicam = csi is not None and config.csi_overlay_mode == "libcamera"
+    return replace(
+        facts,
+        usb=usb,
+        csi=csi,
+        has_picamera2=has_picamera2,
+        has_rpicam_vid=wants_rpicam and system.run("rpicam-vid", "--version", timeout_s=_TOOL_TIMEOUT_S).ok,
+        tuning=tuning,
+    )
 
 
 def find_usb_camera(system: System, wanted: str) -> UsbCamera | None:

@@ -44,7 +44,7 @@ def plan_mount(old: LaunchSpec, new: LaunchSpec, *, moved: bool = False) -> Moun
 
     The launch line decides, not the list of changed keys: a key that this source ignores changes nothing.
     """
-    if moved or old.launch != new.launch or _fixed(old) != _fixed(new):
+    if moved or old.launch != new.launch or old.drawn != new.drawn or _fixed(old) != _fixed(new):
         return MountPlan(swap=True)
     return MountPlan(set_live=dict(old.properties) != dict(new.properties))
 
