@@ -75,7 +75,7 @@ def plan_changes(file: EnvFile, wanted: Mapping[str, str | None], *, unlock: boo
         locked = sorted(name for name, text in changes.items() if _is_locked(name) and present.get(name) != text)
         if locked:
             raise Conflict(
-                f"{locked[0]} is locked: this device is provisioned", hint="meetingctl device provision reset"
+                f"{locked[0]} is locked: this device is provisioned", hint="as root, set MEETING_PROVISIONED=no in config.env with an editor"
             )
     return changes
 
