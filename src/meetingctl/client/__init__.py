@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from meetingctl.client.catalog import Catalog
 from meetingctl.client.connection import (
     Connection,
     JsonObject,
@@ -44,6 +45,11 @@ class Health(NamedTuple):
 
 class FleetClient(Connection):
     """One server, one credential, a pool of connections. Safe to share between threads."""
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """Device types, distributions and their files."""
+        return Catalog(self)
 
     @cached_property
     def releases(self) -> Releases:
