@@ -79,6 +79,22 @@ STORY: list[tuple[str, str, str]] = [
     ("fleet rollout resume", "fleet rollout resume 1 --dry-run", ""),
     ("fleet rollout abort", "fleet rollout abort 1 --dry-run", ""),
     ("fleet channels rm", "fleet channels rm rpicam/trixie --dry-run", ""),
+    ("fleet types create", "fleet types create rpicam --prefix CAM --services ssh,http --distribution trixie", ""),
+    ("fleet types list", "fleet types list", ""),
+    ("fleet types show", "fleet types show rpicam", ""),
+    ("fleet types update", "fleet types update rpicam --tags indoor", ""),
+    ("fleet types icon", "fleet types icon rpicam {icon}", ""),
+    ("fleet types fork", "fleet types fork rpicam rpicam-next --prefix NEXT", ""),
+    ("fleet types merge", "fleet types merge rpicam-next --yes", ""),
+    ("fleet types rm", "fleet types rm rpicam --dry-run", ""),
+    ("fleet distributions create", "fleet distributions create rpicam/trixie", ""),
+    ("fleet distributions list", "fleet distributions list", ""),
+    ("fleet distributions put", "fleet distributions put cam-7 {distrib_json}", ""),
+    ("fleet distributions get", "fleet distributions get cam-7", ""),
+    ("fleet files upload", "fleet files upload rpicam/trixie {archive}", ""),
+    ("fleet files list", "fleet files list cam-7", ""),
+    ("fleet distributions show", "fleet distributions show cam-7", ""),
+    ("fleet files rm", "fleet files rm rpicam/trixie app.tar.gz --yes", ""),
     ("fleet remove", "fleet remove cam-7 --yes", ""),
     ("db status", "db status --data {data_dir}", ""),
     ("db migrate", "db migrate --data {new_dir}", ""),
@@ -142,7 +158,10 @@ def _tell(folder: Path, server: Server):
     cli = Cli(folder / "home", {"MEETINGCTL_SERVER_URL": server.url, "MEETINGCTL_API_KEY": server.admin_key})
     (folder / "key").write_text(server.admin_key)
     (folder / "app.tar.gz").write_bytes(b"archive")
-    known: dict[str, Any] = {"archive": folder / "app.tar.gz"}
+    (folder / "icon.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    (folder / "distrib.json").write_text('{"files": ["app.tar.gz"]}')
+    known: dict[str, Any] = {"archive": folder / "app.tar.gz", "icon": folder / "icon.png"}
+    known["distrib_json"] = folder / "distrib.json"
     known |= {"key_file": folder / "key", "data_dir": server.data_dir, "new_dir": folder / "new"}
     folders = {str(folder / "home"): "HOME", str(folder): "FOLDER", str(server.data_dir): "DATA"}
     for name, line, stdin in STORY:

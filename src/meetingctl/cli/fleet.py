@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meetingctl.cli import fleet_publish, fleet_releases, fleet_rollout
+from meetingctl.cli import fleet_files, fleet_publish, fleet_releases, fleet_rollout, fleet_types
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import Device, Devices, DryRun, Fields, Filters, Watch
 from meetingctl.cli.output import Column
@@ -426,6 +426,9 @@ def _tell_dry(run: Invocation, word: str, device: str) -> None:
     tell_plan(run, word, device)
 
 
+app.add("types", fleet_types.types, "Keep the kinds of devices.")
+app.add("distributions", fleet_types.distributions, "Keep the places for files, and distrib.json.")
+app.add("files", fleet_files.app, "Keep the files that devices fetch.")
 app.command("publish")(fleet_publish.publish_release)
 app.add("releases", fleet_releases.releases, "See and check what is published.")
 app.add("channels", fleet_releases.channels, "Say which version devices should have.")
