@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ from meetingctl.core.errors import ConfigError, Conflict, InvalidInput, NotFound
 from meetingctl.core.settings import Settings
 from meetingctl.server.db import admin
 from meetingctl.server.db.migrations import HEAD
-from meetingctl.server.db.schema import audit
+from meetingctl.server.db.schema import audit, releases
 
 SQLITE = Settings()
 
@@ -48,6 +49,36 @@ def test_status_and_check_beside_a_running_server(any_fleet: Fleet) -> None:
     checked = admin.check(settings, any_fleet.data_dir)
     assert checked["ok"] is False
     assert checked["problems"] == ["audit: record 1 does not fit the chain"]
+
+
+def test_check_compares_the_files_with_the_tables(any_fleet: Fleet) -> None:
+    place = {"devicetype": "rpi", "distribution": "d1"}
+    assert any_fleet.call("POST", "/api/flash/create-type", key=any_fleet.admin, json=place).status_code == 200
+    assert any_fleet.call("POST", "/api/flash/create-distribution", key=any_fleet.admin, json=place).status_code == 200
+    sent = {"data": place, "files": {"file": ("a.bin", b"x")}}
+    assert any_fleet.call("POST", "/api/flash/upload", key=any_fleet.admin, **sent).status_code == 200
+    row = {"device_type": "rpi", "distribution": "d1", "version": "1", "state": "published", "archive_name": "a.zip"}
+    row |= {"size_bytes": 1, "sha256": "", "manifest_sha256": "", "notes": "", "signature": "none", "author": "x"}
+    settings, data_dir = settings_of(any_fleet), any_fleet.data_dir
+    being_sent, publishing = data_dir / "storage/.incoming/.upload-new", data_dir / "published/.staging/new"
+    being_sent.write_bytes(b"half")
+    publishing.mkdir(parents=True)
+    assert admin.check(settings, data_dir)["problems"] == []
+    for path in (being_sent, publishing):
+        os.utime(path, (1, 1))
+    (data_dir / "storage/rpi/d1/a.bin").rename(data_dir / "storage/rpi/d1/b.bin")
+    (data_dir / "published/rpi/d1/2").mkdir(parents=True)
+    any_fleet.write(lambda c: c.execute(releases.insert().values(**row, published_at_ms=1)))
+    checked = admin.check(settings, data_dir)
+    assert checked["ok"] is False
+    assert set(checked["problems"]) == {
+        "files: storage/rpi/d1/b.bin: no record",
+        "files: storage/rpi/d1/a.bin: the file is missing",
+        "files: storage/.incoming/.upload-new: left by an upload",
+        "files: published/rpi/d1/1: a file of the release is missing",
+        "files: published/rpi/d1/2: a folder without a record",
+        "files: published/.staging/new: left by a publication",
+    }
 
 
 def test_check_finds_a_damaged_file(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _check_new_file(path: Path) -> None:
 
 @app.command("check")
 def check_database(ctx: typer.Context, data: DataDir = None, db: DbUrl = None) -> int:
-    """Check the database for damage; exit code 1 when there is some.
+    """Check the database for damage, and the stored files against it; exit code 1 when something is wrong.
 
     Examples:
       meetingctl db check

@@ -17,8 +17,11 @@ from meetingctl.server.uploads import UPLOAD_PREFIX
 STALE_MS = 3_600_000  # an upload that has written nothing for an hour is over
 
 
-def find_orphans(data_dir: Path, connection: sa.Connection) -> list[str]:
-    """Return one line for each thing of the catalog that is not as recorded."""
+def find_orphans(data_dir: Path, connection: sa.Connection, *, older_than_ms: int = 0) -> list[str]:
+    """Return one line for each thing of the catalog that is not as recorded.
+
+    Of what uploads left, those count that were not touched for `older_than_ms`: younger ones may still be received.
+    """
     root = storage_root(data_dir)
     rows = connection.execute(sa.select(distribution_files)).mappings().all()
     recorded = {f"{row['device_type']}/{row['distribution']}/{row['filename']}": row["size_bytes"] for row in rows}
@@ -32,7 +35,10 @@ def find_orphans(data_dir: Path, connection: sa.Connection) -> list[str]:
     lines += [
         f"{ICONS}/{path.name}: no record" for path in _files(data_dir / ICONS) if f"{ICONS}/{path.name}" not in kept
     ]
-    return lines + [f"{path.relative_to(data_dir)}: left by an upload" for path in _leftovers(data_dir)]
+    oldest_s = (now_ms() - older_than_ms + 1) / 1000
+    return lines + [
+        f"{path.relative_to(data_dir)}: left by an upload" for path in _leftovers(data_dir) if _is_older(path, oldest_s)
+    ]
 
 
 def sweep_uploads(data_dir: Path, *, older_than_ms: int = STALE_MS) -> list[str]:
@@ -40,10 +46,18 @@ def sweep_uploads(data_dir: Path, *, older_than_ms: int = STALE_MS) -> list[str]
     oldest_s = (now_ms() - older_than_ms) / 1000
     removed = []
     for path in _leftovers(data_dir):
-        if path.lstat().st_mtime <= oldest_s:
+        if _is_older(path, oldest_s):
             path.unlink(missing_ok=True)
             removed.append(str(path.relative_to(data_dir)))
     return removed
+
+
+def _is_older(path: Path, oldest_s: float) -> bool:
+    """Say whether a file is still there and was last written before a time."""
+    try:
+        return path.lstat().st_mtime <= oldest_s
+    except FileNotFoundError:
+        return False
 
 
 def _walk(root: Path) -> Iterator[tuple[str, int]]:

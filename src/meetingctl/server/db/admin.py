@@ -118,7 +118,7 @@ def _copy_sqlite(source: Path, target: Path) -> None:
 
 
 def check(settings: Settings, data_dir: Path) -> dict[str, Any]:
-    """Check integrity, references, revision and the audit chain. Returns {ok, problems, audit_records}."""
+    """Check integrity, references, revision, the audit chain and the files. Returns {ok, problems, audit_records}."""
     problems: list[str] = []
     with _opened(settings, data_dir) as (database, _), database.read() as connection:
         if database.dialect == "sqlite":
@@ -136,7 +136,23 @@ def check(settings: Settings, data_dir: Path) -> dict[str, Any]:
         records, first_bad = verify(connection)
         if first_bad is not None:
             problems.append(f"audit: record {first_bad} does not fit the chain")
+        problems += _check_files(data_dir, connection)
     return {"ok": not problems, "problems": problems, "audit_records": records}
+
+
+def _check_files(data_dir: Path, connection: sa.Connection) -> list[str]:
+    """Say where the files below the data directory are not what the tables tell; their content is not read.
+
+    What a running server may still be receiving is left out until it is stale.
+    """
+    from meetingctl.server.catalog.orphans import STALE_MS, find_orphans
+    from meetingctl.server.updates import verify as published
+    from meetingctl.server.updates.releases import PUBLISHED
+
+    problems = [f"files: {line}" for line in find_orphans(data_dir, connection, older_than_ms=STALE_MS)]
+    faults = published.find_missing(data_dir, connection)
+    faults += published.find_orphans(data_dir, connection, older_than_ms=STALE_MS)
+    return problems + [f"files: {PUBLISHED}/{fault['name']}: {fault['fault']}" for fault in faults]
 
 
 def query(settings: Settings, data_dir: Path, sql: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from meetingctl.core.clock import now_ms
 from meetingctl.core.errors import MeetingctlError, NotFound
 from meetingctl.server.db.schema import releases
 from meetingctl.server.updates.releases import (
@@ -100,16 +102,35 @@ def find_faults(data_dir: Path, connection: sa.Connection) -> list[dict[str, str
     return faults + find_orphans(data_dir, connection)
 
 
-def find_orphans(data_dir: Path, connection: sa.Connection) -> list[dict[str, str]]:
-    """Return `{name, fault}` for folders without a record, what a publication left, and unfinished rows."""
+def find_missing(data_dir: Path, connection: sa.Connection) -> list[dict[str, str]]:
+    """Return `{name, fault}` for each release that lacks a file, without hashing."""
+    return [
+        {"name": release.name, "fault": "a file of the release is missing"}
+        for release in list_releases(connection)
+        if artifacts_status(data_dir, connection, release.device_type, release.distribution, release.version) != "OK"
+    ]
+
+
+def find_orphans(data_dir: Path, connection: sa.Connection, *, older_than_ms: int = 0) -> list[dict[str, str]]:
+    """Return `{name, fault}` for folders without a record, what a publication left, and unfinished rows.
+
+    Of what publications left, that counts which was not touched for `older_than_ms`: the rest may still go on.
+    """
+    oldest_ms = now_ms() - older_than_ms + 1
     rows = connection.execute(
-        sa.select(releases.c.device_type, releases.c.distribution, releases.c.version, releases.c.state)
+        sa.select(
+            releases.c.device_type,
+            releases.c.distribution,
+            releases.c.version,
+            releases.c.state,
+            releases.c.published_at_ms,
+        )
     ).all()
-    known = {f"{row.device_type}/{row.distribution}/{row.version}": row.state for row in rows}
+    known = {f"{row.device_type}/{row.distribution}/{row.version}": row for row in rows}
     faults = [
         {"name": name, "fault": "a publication that did not finish"}
-        for name, row_state in known.items()
-        if row_state != "published"
+        for name, row in known.items()
+        if row.state != "published" and row.published_at_ms <= oldest_ms
     ]
     root = published_root(data_dir)
     for folder in _version_folders(root):
@@ -118,7 +139,9 @@ def find_orphans(data_dir: Path, connection: sa.Connection) -> list[dict[str, st
             faults.append({"name": name, "fault": "a folder without a record"})
     staging = root / STAGING
     for folder in sorted(staging.iterdir()) if staging.is_dir() else ():
-        faults.append({"name": folder.relative_to(root).as_posix(), "fault": "left by a publication"})
+        with contextlib.suppress(FileNotFoundError):  # a publication has just ended
+            if folder.lstat().st_mtime * 1000 <= oldest_ms:
+                faults.append({"name": folder.relative_to(root).as_posix(), "fault": "left by a publication"})
     return faults
 
 
