@@ -93,7 +93,9 @@ def test_distrib_json_goes_there_and_back(admin: Cli, name: str, place: str, tmp
     file, copy = tmp_path / "in.json", tmp_path / "out.json"
     file.write_text('{"a": [1, "ü"]}')
     missing = admin("fleet", "distributions", "get", f"dev-{name}")
-    assert (missing.code, missing.err.startswith(f"error: dev-{name}: distrib.json not found")) == (1, True)
+    assert missing.code == 1
+    assert missing.err.startswith(f"error: dev-{name}: distrib.json not found")
+    assert missing.err.endswith(f"hint: meetingctl fleet distributions put dev-{name} FILE\n")
     assert admin("fleet", "distributions", "put", f"dev-{name}", str(file), "--dry-run").code == 0
     assert admin("fleet", "distributions", "get", f"dev-{name}").code == 1
     assert admin("fleet", "distributions", "put", f"dev-{name}", str(file)).out == f"{place}\n"

@@ -109,7 +109,7 @@ class Catalog:
         path = "/api/flash/upload"
         with _Told(file, tell) as stream:
             files = {"file": (file.name, cast("BinaryIO", stream))}
-            reply = self._connection.upload(path, fields=place, files=files, subject=str(file))
+            reply = self._connection.upload(path, fields=place, files=files, subject=f"{_place(place)}/{file.name}")
         return as_object(reply, path)
 
     def delete_file(self, place: Mapping[str, str], name: str) -> None:

@@ -29,6 +29,10 @@ _HINTS = {
     "No available port in range": "meetingctl tunnel list",
     "Tunnel not found": "meetingctl tunnel list",
     "Key not found": "meetingctl token list",
+    "Device type not found": "meetingctl fleet distributions list",
+    "Device type already exists": "meetingctl fleet types list",
+    "Distribution not found": "meetingctl fleet distributions list",
+    "distrib.json not found": "meetingctl fleet distributions put {subject} FILE",
     "Last admin key": "meetingctl token create second-admin --role admin",
 }
 _STATUS_HINTS = {401: "meetingctl login", 403: "meetingctl whoami"}

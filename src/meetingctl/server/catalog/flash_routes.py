@@ -120,7 +120,7 @@ def list_files(request: Request, device_key: str, principal: ViewerOrDevice) -> 
     """List the files of a device's distribution."""
     device_type, distribution = _place_of(request, device_key)
     if not device_type or not distribution:
-        raise InvalidInput("Device has no device type or distribution", hint="meetingctl fleet device set")
+        raise InvalidInput("Device has no device type or distribution")
     files = tree.list_files(server_of(request).data_dir, device_type, distribution)
     return {"devicetype": device_type, "distribution": distribution, "files": files}
 

@@ -204,7 +204,7 @@ def _type_folder(data_dir: Path, device_type: str) -> Path:
     except InvalidInput:
         raise NotFound("Device type not found") from None
     if not folder.is_dir():
-        raise NotFound("Device type not found", hint="meetingctl fleet types list")
+        raise NotFound("Device type not found", hint="meetingctl fleet distributions list")
     return folder
 
 
