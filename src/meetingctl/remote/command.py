@@ -114,8 +114,10 @@ class _Command(asyncssh.SSHClientSession[bytes]):
 
     def session_started(self) -> None:
         assert self._channel is not None
-        self._channel.write(self._stdin)
-        self._channel.write_eof()
+        # A command that has ended already reads nothing; that is no failure, and no broken pipe of our own.
+        with contextlib.suppress(BrokenPipeError):
+            self._channel.write(self._stdin)
+            self._channel.write_eof()
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         self._chunks.append((datatype == asyncssh.EXTENDED_DATA_STDERR, data))
