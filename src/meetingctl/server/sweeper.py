@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
 from meetingctl.core.errors import MeetingctlError
-from meetingctl.server.catalog.orphans import sweep_uploads
+from meetingctl.server.catalog.orphans import sweep_icons, sweep_uploads
 from meetingctl.server.db.schema import connection_logs, tunnel_visits
 from meetingctl.server.state import ServerState
 from meetingctl.server.tunnels.directory import forget_silent_proxies
@@ -51,5 +51,11 @@ async def _sweep_uploads(state: ServerState) -> None:
     try:
         for name in await asyncio.to_thread(sweep_uploads, state.data_dir):
             log.warning("removed what an upload had left", extra={"file": name})
-    except OSError as exc:
+        await asyncio.to_thread(_sweep_icons, state)
+    except (OSError, MeetingctlError) as exc:
         log.warning("sweep of uploads failed", extra={"error": str(exc)})
+
+
+def _sweep_icons(state: ServerState) -> None:
+    with state.database.read() as connection:
+        sweep_icons(state.data_dir, connection)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from planes import Fleet
 
+from meetingctl.server.catalog.orphans import find_orphans
 from meetingctl.server.db.schema import audit, devices
 
 TYPES = "/api/device-types"
@@ -144,3 +147,17 @@ def test_icons_are_images_by_their_bytes(fleet: Fleet) -> None:
     assert left == []
     other = create(fleet, name="plain")
     assert fleet.call("GET", f"{TYPES}/{other}/icon", key=fleet.admin).status_code == 404
+
+
+def test_an_icon_that_no_type_shows_any_more_goes_away(fleet: Fleet) -> None:
+    def send(method: str, path: str, content: bytes, **fields: str):
+        return fleet.call(method, path, key=fleet.admin, data=fields, files={"icon": ("i.png", content)})
+
+    number = send("POST", TYPES, PNG, name="cam", serial_prefix="C").json()["id"]
+    (first,) = (fleet.data_dir / "icons").iterdir()
+    os.utime(first, (0, 0))
+    assert send("PUT", f"{TYPES}/{number}", PNG + b"2").status_code == 200
+    (second,) = (fleet.data_dir / "icons").iterdir()
+    assert second.name != first.name
+    with fleet.state.database.read() as connection:
+        assert find_orphans(fleet.data_dir, connection) == []

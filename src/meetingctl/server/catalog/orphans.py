@@ -31,10 +31,7 @@ def find_orphans(data_dir: Path, connection: sa.Connection, *, older_than_ms: in
     lines += [
         f"storage/{n}: other size than recorded" for n in sorted(found) if n in recorded and found[n] != recorded[n]
     ]
-    kept = set(connection.execute(sa.select(device_types.c.icon_path)).scalars())
-    lines += [
-        f"{ICONS}/{path.name}: no record" for path in _files(data_dir / ICONS) if f"{ICONS}/{path.name}" not in kept
-    ]
+    lines += [f"{ICONS}/{path.name}: no record" for path in _unused_icons(data_dir, connection, older_than_ms)]
     oldest_s = (now_ms() - older_than_ms + 1) / 1000
     return lines + [
         f"{path.relative_to(data_dir)}: left by an upload" for path in _leftovers(data_dir) if _is_older(path, oldest_s)
@@ -50,6 +47,19 @@ def sweep_uploads(data_dir: Path, *, older_than_ms: int = STALE_MS) -> list[str]
             path.unlink(missing_ok=True)
             removed.append(str(path.relative_to(data_dir)))
     return removed
+
+
+def sweep_icons(data_dir: Path, connection: sa.Connection, *, older_than_ms: int = STALE_MS) -> None:
+    """Remove icons that no type shows any more; a younger one may belong to a row that is being written."""
+    for path in _unused_icons(data_dir, connection, older_than_ms):
+        path.unlink(missing_ok=True)
+
+
+def _unused_icons(data_dir: Path, connection: sa.Connection, older_than_ms: int) -> list[Path]:
+    oldest_s = (now_ms() - older_than_ms + 1) / 1000
+    kept = set(connection.execute(sa.select(device_types.c.icon_path)).scalars())
+    unused = [path for path in _files(data_dir / ICONS) if f"{ICONS}/{path.name}" not in kept]
+    return [path for path in unused if _is_older(path, oldest_s)]
 
 
 def _is_older(path: Path, oldest_s: float) -> bool:

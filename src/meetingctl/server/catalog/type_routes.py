@@ -16,6 +16,7 @@ from meetingctl.core.errors import InvalidInput
 from meetingctl.server.catalog import types
 from meetingctl.server.catalog.fields import parse_fields
 from meetingctl.server.catalog.icons import ICON_CAP_BYTES, ICONS, keep_icon, read_icon
+from meetingctl.server.catalog.orphans import sweep_icons
 from meetingctl.server.catalog.room import room_bytes
 from meetingctl.server.http import SuccessReply, actor_of, describe, need, read_json, server_of
 from meetingctl.server.identity.principal import Principal, Role
@@ -180,7 +181,11 @@ def delete_type(request: Request, type_id: TypeId, principal: Admin) -> dict[str
 def _write(
     request: Request, principal: Principal, fields: dict[str, Any], icon: UploadedFile | None, change: Any
 ) -> Any:
-    """Keep the icon, then write the row; an icon without a row is reported by `db check`."""
+    """Keep the icon, write the row, and remove icons that no type shows any more."""
     state, actor = server_of(request), actor_of(request, principal)
     values = fields | ({"icon_path": keep_icon(state.data_dir, icon)} if icon is not None else {})
-    return state.writer.run(lambda connection: change(connection, actor, values))
+    done = state.writer.run(lambda connection: change(connection, actor, values))
+    if icon is not None:
+        with state.database.read() as connection:
+            sweep_icons(state.data_dir, connection)
+    return done
