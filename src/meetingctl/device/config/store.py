@@ -75,7 +75,8 @@ def plan_changes(file: EnvFile, wanted: Mapping[str, str | None], *, unlock: boo
         locked = sorted(name for name, text in changes.items() if _is_locked(name) and present.get(name) != text)
         if locked:
             raise Conflict(
-                f"{locked[0]} is locked: this device is provisioned", hint="as root, set MEETING_PROVISIONED=no in config.env with an editor"
+                f"{locked[0]} is locked: this device is provisioned",
+                hint="as root, set MEETING_PROVISIONED=no in config.env with an editor",
             )
     return changes
 
