@@ -229,6 +229,21 @@ def test_a_bad_line_is_named():
         parse_targets(["-"], lambda: ["cam-1", "??"])
 
 
+def test_a_tag_is_never_taken_for_the_whole_fleet():
+    """A server that does not know the filter answers with every device."""
+
+    class Server(FleetClient):
+        def list_devices(self, **_wanted: object):
+            yield {"device_key": "cam-1", "tags": ["lobby"]}
+            yield {"device_key": "cam-2", "tags": []}
+            yield {"device_key": "cam-3"}
+
+    with Server("http://127.0.0.1:9") as client:
+        assert expand_targets(parse_targets(["tag:lobby"], list), client) == [DeviceTarget("cam-1")]
+        with pytest.raises(NotFound, match="tag:attic: no device"):
+            expand_targets(parse_targets(["tag:attic"], list), client)
+
+
 def test_groups_are_not_there():
     with FleetClient("http://127.0.0.1:9") as client, pytest.raises(NotFound, match="no groups"):
         expand_targets(parse_targets(["@site"], list), client)

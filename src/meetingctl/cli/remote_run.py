@@ -87,7 +87,7 @@ def run_on_devices(
     Examples:
       meetingctl remote run demo-cam -- uname -a
       meetingctl remote run demo-cam -- 'dmesg | tail -n 3'
-      meetingctl remote run tag:lobby --sudo --parallel 20 -- systemctl restart ssh
+      meetingctl remote run cam-1 cam-2 --sudo --parallel 20 -- systemctl restart ssh
       meetingctl remote run --all --script collect.sh --max-fail 10 -- --quick
     """
     run = of(ctx)

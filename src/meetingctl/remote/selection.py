@@ -77,7 +77,8 @@ def _devices(target: Target, client: FleetClient) -> Iterable[dict[str, object]]
         case AllTarget():
             return client.list_devices()
         case TagTarget():
-            return client.list_devices(tag=target.tag)
+            # Not left to the server alone: one that does not know tags would answer with the whole fleet.
+            return (row for row in client.list_devices(tag=target.tag) if target.tag in (row.get("tags") or ()))
         case GroupTarget():
             raise NotFound(f"{target}: there are no groups", hint=f"tag the devices and use tag:{target.group}")
         case _:
