@@ -115,3 +115,12 @@ def test_whatever_stands_there_the_configuration_is_valid(values: dict[str, str]
         value = getattr(loaded.config, key.field)
         text = key.kind.write(value)
         assert not text or key.kind.parse(text) == value
+
+
+@pytest.mark.parametrize(("text", "other"), [("RTSP_USER=cam\n", "RTSP_PASSWORD"), ("RTSP_PASSWORD=x\n", "RTSP_USER")])
+def test_half_a_login_is_told_because_it_protects_nothing(text: str, other: str) -> None:
+    loaded = load(text)
+    assert [problem.text().partition(" without ")[2] for problem in loaded.problems] == [
+        f"{other}: everybody may watch"
+    ]
+    assert not loaded.faults()

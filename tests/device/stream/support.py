@@ -41,9 +41,17 @@ def free_port() -> int:
 class Stream:
     """One daemon below `root`; its log is a file, so that no pipe can fill."""
 
-    def __init__(self, root: Path, env: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        env: Mapping[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+        *,
+        host: str = "127.0.0.1",
+    ) -> None:
         """`prefix` are words before the command, such as those of a network namespace."""
         self.root = root
+        self.host = host
         self.prefix = prefix
         self.env = {**os.environ, **(env or {})}
         self.system = System(root)
@@ -68,7 +76,7 @@ class Stream:
     def launch(self, *more: str) -> subprocess.Popen[bytes]:
         """Start the process and do not wait."""
         argv = [*self.prefix, sys.executable, "-P", "-m", "meetingctl.device.stream", f"--root={self.root}"]
-        argv += [f"--path={self.env['PATH']}", "--host=127.0.0.1", "--http-port=0", *more]
+        argv += [f"--path={self.env['PATH']}", f"--host={self.host}", "--http-port=0", *more]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(argv, env=self.env, stdout=log, stderr=log)
         return self.process
@@ -113,9 +121,11 @@ class Stream:
 
 
 @contextmanager
-def running_stream(root: Path, *, env: Mapping[str, str] | None = None, **keys: object) -> Iterator[Stream]:
+def running_stream(
+    root: Path, *, env: Mapping[str, str] | None = None, host: str = "127.0.0.1", **keys: object
+) -> Iterator[Stream]:
     """Run a daemon with these keys on a free port, and stop it at the end."""
-    stream = Stream(root, env)
+    stream = Stream(root, env, host=host)
     for attempt in range(5):
         stream.configure(RTSP_PORT=free_port(), **keys)
         try:

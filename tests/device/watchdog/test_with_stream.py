@@ -48,3 +48,10 @@ def test_a_stream_with_a_login_is_healthy_until_it_dies(device: Device, method: 
         found = check_once(device.system, rules, Notifier(), read_kept(device.system))
         assert (found.decision.stream.state, found.decision.stream.reason) == ("failing", "rtsp-unreachable")
         assert device.restarts()[-1] == "restart -- rpi-av-rtsp-recorder.service"
+
+
+def test_a_stream_on_one_address_is_asked_there(device: Device) -> None:
+    with running_stream(device.root, host="127.0.0.2", STREAM_SOURCE_MODE="test"):
+        facts = read_facts(device.system, rules_of(read_config(device.system).config), Memory())
+    assert facts.probe is not None
+    assert facts.probe.outcome == "ok", facts.probe.detail

@@ -21,7 +21,7 @@ from meetingctl.device.config.keys import (
 )
 
 # wrong: the default is used. missing: daemons that read the key must not start. The rest only deserve a look.
-ProblemKind = Literal["wrong", "missing", "unknown", "repeated", "broken"]
+ProblemKind = Literal["wrong", "missing", "unknown", "repeated", "broken", "half"]
 _FAULTS = frozenset({"wrong", "missing", "broken"})
 
 
@@ -53,6 +53,8 @@ class Problem:
                 return f"{where}{self.key} is {self.value[:80]!r}, but no such key is known{self.allowed}"
             case "repeated":
                 return f"{where}{self.key} is set more than once, the last one counts"
+            case "half":
+                return f"{where}{self.key} is set without {self.allowed}: everybody may watch"
         return f"{where}not KEY=VALUE and no comment"
 
 
@@ -111,6 +113,7 @@ def load_config(file: EnvFile) -> Loaded:
     config = DeviceConfig(**values)
     problems += _missing(config)
     problems += _oddities(file, texts)
+    problems += _half_login(config)
     return Loaded(config, origins, tuple(sorted(problems, key=lambda problem: problem.line)))
 
 
@@ -153,6 +156,14 @@ def _missing(config: DeviceConfig) -> list[Problem]:
     if config.network_mode == "static" and not config.network_static_ip:
         found.append(Problem("missing", "NETWORK_STATIC_IP", "", "NETWORK_MODE=static needs an address"))
     return found
+
+
+def _half_login(config: DeviceConfig) -> list[Problem]:
+    """Find a login that protects nothing, because its other half is empty."""
+    if bool(config.rtsp_user) == bool(config.rtsp_password):
+        return []
+    names = ("RTSP_USER", "RTSP_PASSWORD") if config.rtsp_user else ("RTSP_PASSWORD", "RTSP_USER")
+    return [Problem("half", names[0], "", names[1])]
 
 
 def _check_multicast_pool(values: Mapping[str, Any]) -> Problem | None:

@@ -142,6 +142,7 @@ class Stage:
             "width": spec.sent.width_px,
             "height": spec.sent.height_px,
             "target_fps": round(float(spec.sent.fps), 3),
+            "host": self._host,
             "port": self.public.port,
             "path": config.rtsp_path,
             "substream_path": self.sub.path if self.sub else None,

@@ -28,11 +28,13 @@ class StreamStatus(NamedTuple):
     """Figures of the stream daemon. `clients` are viewers and readers on the device, such as the recorder.
 
     The age is None while no source is open; `source` is the kind of it: usb, csi, libcamera, rtsp, mjpeg, screen, test.
+    `host` is the address that viewers connect to, empty for every address.
     """
 
     clients: int
     last_buffer_age_s: float | None
     source: str = ""
+    host: str = ""
 
 
 class Probe(NamedTuple):
@@ -76,8 +78,12 @@ def parse_status(value: Mapping[str, Any]) -> StreamStatus | None:
     if clients is None:
         return None
     local_clients = _number(value.get("local_clients")) or 0
+    host = str(value.get("host") or "")
     return StreamStatus(
-        int(clients + local_clients), _number(value.get("last_buffer_age_s")), str(value.get("source") or "")
+        int(clients + local_clients),
+        _number(value.get("last_buffer_age_s")),
+        str(value.get("source") or ""),
+        "" if host in ("0.0.0.0", "::") else host,  # noqa: S104 - only compared
     )
 
 

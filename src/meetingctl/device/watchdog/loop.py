@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meetingctl.core import layout
 from meetingctl.core.errors import Busy, MeetingctlError
@@ -49,12 +49,13 @@ def read_facts(system: System, rules: Rules, memory: Memory) -> Facts:
     status = read_status(system)
     camera_present = is_device_present(system, rules.camera_device)
     method = plan_probe(memory, unit, status, camera_present=camera_present, rules=rules, at_s=at_s)
+    endpoint = replace(rules.endpoint, host=status.host) if status and status.host else rules.endpoint
     tail, log_bytes = read_log_tail(system, rules.stream_log, mark_bytes=memory.log_mark_bytes)
     return Facts(
         at_s=at_s,
         unit=unit,
         status=status,
-        probe=probe_stream(rules.endpoint, method) if method else None,
+        probe=probe_stream(endpoint, method) if method else None,
         camera_present=camera_present,
         alsa_errors=count_alsa_errors(tail),
         log_bytes=log_bytes,
