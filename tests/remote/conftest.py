@@ -13,8 +13,8 @@ import asyncssh
 import pytest
 
 from loopthread import LoopThread
+from meetingctl.core.sshkey import PublicKey
 from meetingctl.demo.sshd import DeviceSsh, load_key
-from meetingctl.remote.hosts import HostKey
 
 
 @dataclass
@@ -31,8 +31,8 @@ class Device:
         return f"anyone@127.0.0.1:{self.port}"
 
     @property
-    def offered(self) -> HostKey:
-        return HostKey(self.host_key.public_data)
+    def offered(self) -> PublicKey:
+        return PublicKey(self.host_key.public_data)
 
 
 @pytest.fixture

@@ -7,23 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meetingctl.core.errors import Busy, InvalidInput
+from meetingctl.core.sshkey import PublicKey, parse_fingerprint
 from meetingctl.core.target import parse_target
 from meetingctl.remote import hosts
 from meetingctl.remote.hosts import (
-    HostKey,
     HostKeys,
     describe_change,
     judge_host_key,
     name_host,
-    parse_fingerprint,
     read_pins,
     remove_pins,
     write_pin,
 )
 
 
-def make_key(kind: str = "ssh-ed25519") -> HostKey:
-    return HostKey(asyncssh.generate_private_key(kind).public_data)
+def make_key(kind: str = "ssh-ed25519") -> PublicKey:
+    return PublicKey(asyncssh.generate_private_key(kind).public_data)
 
 
 ONE, TWO = make_key(), make_key("ecdsa-sha2-nistp256")

@@ -20,7 +20,7 @@ TABLE = {
     "GET /api": "++++++++",
     "GET /api/health": "++++++++",
     "GET /api/openapi.json": "++++++++",
-    "GET /metrics": "++++--++",
+    "GET /metrics": "-+++----",
     "GET /api/whoami": "++++++--",
     "GET /api/keys": "---+----",
     "POST /api/keys": "---+----",
@@ -55,6 +55,25 @@ TABLE = {
     f"POST {K}/flash-request": "--++--+-",
     f"POST {K}/request-tunnel-port": "--++--+-",
     "POST /api/forcecommand/request-port": "--++--+-",
+    **{f"PUT {K}/{name}": "--++----" for name in ("parent", "ghost", "product-serial", "device-type", "bundles")},
+    **{f"PUT {K}/{name}": "--++----" for name in ("distribution", "tags")},
+    f"PUT {K}/provision": "--++--+-",
+    "GET /api/ssh-keys": "---+----",
+    "GET /api/ssh-keys/devices": "---+-+--",
+    "POST /api/ssh-keys/server": "---+----",
+    "POST /api/ssh-keys/server/regenerate": "---+----",
+    "POST /api/ssh-keys/server/confirm": "---+----",
+    "GET /api/ssh-hostkey": "++++++++",
+    "GET /api/ssh/pubkey": "++++++++",
+    f"GET {K}/ssh-key": "-+++--+-",
+    f"PUT {K}/ssh-key": "--++--+-",
+    f"DELETE {K}/ssh-key": "--++----",
+    f"GET {K}/ssh-key-log": "---+----",
+    f"GET {K}/private-ppk": "---+----",
+    "POST /api/forcecommand/register_device_key": "--++--+-",
+    "POST /api/forcecommand/validate_device_key": "---+-+--",
+    "GET /api/forcecommand/get_device_key": "--++-++-",
+    "DELETE /api/forcecommand/remove_device_key": "--++----",
     "GET /api/tunnels": "-++++---",
     "GET /api/tunnels/stats": "-+++----",
     "POST /api/tunnels/close-all": "--++----",
@@ -118,7 +137,7 @@ def test_the_table_names_every_route(fleet: Fleet) -> None:
     assert routes_of(fleet) == set(TABLE)
 
 
-def call_as(fleet: Fleet, route: str, column: str):
+def call_as(fleet: Fleet, route: str, column: str, *, peer: str = "192.0.2.9"):
     method, path = route.split(" ")
     path = re.sub(r"\{device_key\}", "cam-1", path)
     path = re.sub(r"\{\w+\}", "1", path)
@@ -129,9 +148,11 @@ def call_as(fleet: Fleet, route: str, column: str):
         given = {"code": "0F0F0F"}  # right for cam-2
     elif column != "nobody":
         given = {"key": fleet.key(column)}
-    if path.endswith("/forcecommand/request-port"):
+    if path.endswith(("/forcecommand/request-port", "_device_key")):
         given |= {"json": {"device_key": "cam-1"}}
-    return fleet.call(method, path, **given)
+    if path.endswith("/get_device_key"):
+        path += "?device_key=cam-1"
+    return fleet.call(method, path, **{"peer": peer} | given)
 
 
 @pytest.mark.parametrize("route", TABLE)
@@ -161,8 +182,9 @@ PUBLIC = {
     "GET /api/health",
     "GET /api/openapi.json",
     "GET /api/whoami",
+    "GET /api/ssh-hostkey",
+    "GET /api/ssh/pubkey",
     f"POST {K}/register",
-    "GET /metrics",
     *(route for route in TABLE if route.startswith("GET /published/")),
     *(f"GET /api/admin/updates/{name}" for name in ("verify", "device-types", "versions", "download", "release-notes")),
 }
@@ -180,7 +202,7 @@ def test_enforce_asks_everybody_who_they_are(make_fleet: MakeFleet) -> None:
 def test_legacy_open_still_hides_keys_audit_and_the_proxys_door(make_fleet: MakeFleet) -> None:
     fleet = make_fleet(mode="legacy-open")
     fleet.device("cam-1")
-    closed = {route for route in TABLE if call_as(fleet, route, "nobody").status_code == 401}
+    closed = {route for route in TABLE if call_as(fleet, route, "nobody", peer="127.0.0.1").status_code == 401}
     assert closed - {f"POST {K}/register"} == {
         "GET /api/keys",
         "POST /api/keys",
@@ -189,6 +211,10 @@ def test_legacy_open_still_hides_keys_audit_and_the_proxys_door(make_fleet: Make
         "GET /api/audit/verify",
         "POST /api/proxy/admit",
         "POST /api/proxy/sync",
+        "POST /api/ssh-keys/server",
+        "POST /api/ssh-keys/server/regenerate",
+        "POST /api/ssh-keys/server/confirm",
+        f"GET {K}/private-ppk",
     }
     assert fleet.call("GET", "/api/devices", key="mk_wrong_key").status_code == 401, "a wrong credential never passes"
 

@@ -67,13 +67,14 @@ def _welcome(run: Invocation, facts: DemoFacts) -> None:
     """Let this user's command line reach the demo, and say how."""
     from meetingctl.cli.config_file import put_credentials, put_setting
     from meetingctl.cli.hints import our_program
-    from meetingctl.remote.hosts import HostKey, HostKeys
+    from meetingctl.core.sshkey import PublicKey
+    from meetingctl.remote.hosts import HostKeys
 
     places = run.places
     values = {"server_url": facts.server_url, "api_key": facts.api_key.reveal()}
     put_credentials(places.credentials_file, PROFILE, values)
     put_setting(places.user_file, PROFILE, "ssh_identity", str(facts.identity))
-    HostKeys(places.user_file.parent / "known_hosts").pin(facts.device_key, HostKey(facts.host_key_blob))
+    HostKeys(places.user_file.parent / "known_hosts").pin(facts.device_key, PublicKey(facts.host_key_blob))
     lines = lines_to_try(facts, our_program(sys.argv[0]))
     run.out.value(
         {

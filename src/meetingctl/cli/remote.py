@@ -100,7 +100,7 @@ def trust_host(
       meetingctl remote trust demo-cam --fingerprint SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU
     """
     from meetingctl.core.errors import HostKeyChanged
-    from meetingctl.remote.hosts import parse_fingerprint
+    from meetingctl.core.sshkey import parse_fingerprint
 
     run = of(ctx)
     wanted = parse_fingerprint(fingerprint) if fingerprint else None

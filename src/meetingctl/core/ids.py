@@ -14,6 +14,7 @@ TokenCode = NewType("TokenCode", str)
 DEVICE_KEY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 TOKEN_CODE_PATTERN = r"^[0-9A-Fa-f]{6}$"  # noqa: S105 - a pattern, not a password
 NAME_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
+TAG_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
 
 # Words that are path segments beside a device key (decision D-RESERVED).
 RESERVED_DEVICE_KEYS = frozenset(

@@ -204,6 +204,21 @@ class Settings:
         (), "updates", "ed25519 public keys that sign manifests, in base64 or hex", _words
     )
 
+    # SSH keys of devices and of the server.
+    authorized_keys_dir: Path | None = _setting(
+        None, "keys", "folder of one authorized_keys file for each SSH user; empty: none are written", _path
+    )
+    authorized_keys_options: str = _setting(
+        "", "keys", "options before each key of these files, for example restrict,port-forwarding", _text
+    )
+    ssh_key_rotation: bool = _setting(False, "keys", "whether a device may replace its own SSH key", _flag)
+    ssh_host_keys: str = _setting(
+        "/etc/ssh/ssh_host_*_key.pub", "keys", "public host keys of this server's sshd: a pattern of file names", _text
+    )
+    device_private_keys_dir: Path | None = _setting(
+        None, "keys", "folder of private keys named by device, for the PPK export; empty: the export is off", _path
+    )
+
     # Reverse tunnel, server side.
     tunnel_listen: str = _setting("127.0.0.1:9001", "tunnel", "address where agents dial in", _endpoint)
     tunnel_ports: str = _setting("9050-9130", "tunnel", "pool of public ports", _ports)

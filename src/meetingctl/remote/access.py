@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from meetingctl.core.errors import InvalidInput
+from meetingctl.core.sshkey import PublicKey
 from meetingctl.core.target import AddressTarget, DeviceTarget, Target
 from meetingctl.remote.command import Outcome, Write, join_command, run_command, wrap_sudo
-from meetingctl.remote.hosts import HostKey, HostKeys, name_host
+from meetingctl.remote.hosts import HostKeys, name_host
 from meetingctl.remote.route import Note, RouteFinder, address_routes, reach
 from meetingctl.remote.session import Login, check_host_key, connect, fetch_host_key
 from meetingctl.remote.ways import Route, Via
@@ -88,10 +89,10 @@ class Access:
 
         return await reach(str(target), self.routes(target, via=via), use, self.detail)
 
-    async def see_host_key(self, target: Target, *, via: Via = "auto") -> tuple[Route, HostKey]:
+    async def see_host_key(self, target: Target, *, via: Via = "auto") -> tuple[Route, PublicKey]:
         """Return the host key that a device shows now, whatever is pinned."""
 
-        async def use(route: Route) -> tuple[Route, HostKey]:
+        async def use(route: Route) -> tuple[Route, PublicKey]:
             return route, await fetch_host_key(route, timeout_s=self.connect_s)
 
         return await reach(str(target), self.routes(target, via=via, is_first_contact=True), use, self.detail)

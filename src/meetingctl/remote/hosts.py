@@ -10,55 +10,21 @@ import base64
 import binascii
 import contextlib
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from meetingctl.core.errors import Busy, ConfigError, HostKeyChanged, InvalidInput
 from meetingctl.core.paths import write_atomic
+from meetingctl.core.sshkey import PublicKey
 from meetingctl.core.target import AddressTarget, DeviceTarget, Target
 
 LOCK_WAIT_S = 5.0
 _LOCK_POLL_S = 0.05
 
 Verdict = Literal["known", "new", "changed"]
-
-
-@dataclass(frozen=True, slots=True)
-class HostKey:
-    """The public key of a host, as the wire carries it (RFC 4253, section 6.6)."""
-
-    blob: bytes
-
-    @property
-    def kind(self) -> str:
-        """The key type, for example `ssh-ed25519`."""
-        length = int.from_bytes(self.blob[:4], "big")
-        return self.blob[4 : 4 + length].decode("ascii", "replace")
-
-    @property
-    def fingerprint(self) -> str:
-        """`SHA256:` and 43 characters, as `ssh-keygen -l` writes it."""
-        digest = base64.b64encode(hashlib.sha256(self.blob).digest()).decode()
-        return f"SHA256:{digest.rstrip('=')}"
-
-    @property
-    def text(self) -> str:
-        """Key type and Base64, as a line of known_hosts ends."""
-        return f"{self.kind} {base64.b64encode(self.blob).decode()}"
-
-
-def parse_fingerprint(text: str) -> str:
-    """Return a fingerprint in its one spelling; the prefix may be absent. Raises: InvalidInput."""
-    body = text.strip().removeprefix("SHA256:").rstrip("=")
-    with contextlib.suppress(ValueError, binascii.Error):
-        if len(base64.b64decode(f"{body}=", validate=True)) == hashlib.sha256().digest_size:
-            return f"SHA256:{body}"
-    raise InvalidInput(f"not a SHA256 fingerprint: {text[:80]!r}", hint="ssh-keygen -l -f ssh_host_ed25519_key.pub")
 
 
 def name_host(target: Target) -> str:
@@ -72,14 +38,14 @@ def name_host(target: Target) -> str:
             raise InvalidInput(f"{target}: names more than one device", hint="use a device key or user@host[:port]")
 
 
-def judge_host_key(pinned: Sequence[HostKey], offered: HostKey) -> Verdict:
+def judge_host_key(pinned: Sequence[PublicKey], offered: PublicKey) -> Verdict:
     """Decide about a key that a host offers: any pinned key is as good as another."""
     if offered in pinned:
         return "known"
     return "changed" if pinned else "new"
 
 
-def describe_change(target: Target, where: str, pinned: Sequence[HostKey], offered: HostKey) -> HostKeyChanged:
+def describe_change(target: Target, where: str, pinned: Sequence[PublicKey], offered: PublicKey) -> HostKeyChanged:
     """Build the refusal of a changed key: both fingerprints, and the command that accepts the new one."""
     known = ", ".join(key.fingerprint for key in pinned)
     return HostKeyChanged(
@@ -89,21 +55,21 @@ def describe_change(target: Target, where: str, pinned: Sequence[HostKey], offer
     )
 
 
-def read_pins(text: str, name: str) -> tuple[HostKey, ...]:
+def read_pins(text: str, name: str) -> tuple[PublicKey, ...]:
     """Return the keys that a known_hosts text holds for a name. Letter case of names does not count, as in OpenSSH."""
     return tuple(key for names, key in _entries(text) if key and name.lower() in names)
 
 
-def index_pins(text: str) -> dict[str, tuple[HostKey, ...]]:
+def index_pins(text: str) -> dict[str, tuple[PublicKey, ...]]:
     """Return the keys of every name, in lower case: `read_pins` for many names at once."""
-    pins: dict[str, tuple[HostKey, ...]] = {}
+    pins: dict[str, tuple[PublicKey, ...]] = {}
     for names, key in _entries(text):
         for name in names if key else ():
             pins[name] = (*pins.get(name, ()), key) if key else ()
     return pins
 
 
-def write_pin(text: str, name: str, key: HostKey) -> str:
+def write_pin(text: str, name: str, key: PublicKey) -> str:
     """Return the text with this key as the only one of the name."""
     rest = remove_pins(text, name)
     if rest and not rest.endswith("\n"):
@@ -124,7 +90,7 @@ def remove_pins(text: str, name: str) -> str:
     return "".join(kept)
 
 
-def _entries(text: str) -> Iterator[tuple[frozenset[str], HostKey | None]]:
+def _entries(text: str) -> Iterator[tuple[frozenset[str], PublicKey | None]]:
     """Yield names and key of each line; comments, markers and hashed names give no key."""
     for line in text.splitlines():
         words = line.split()
@@ -132,7 +98,7 @@ def _entries(text: str) -> Iterator[tuple[frozenset[str], HostKey | None]]:
         if len(words) >= 3 and words[0][0] not in "#@|":
             with contextlib.suppress(ValueError, binascii.Error):
                 blob = base64.b64decode(words[2], validate=True)
-        yield (frozenset(words[0].lower().split(",")), HostKey(blob)) if blob else (frozenset(), None)
+        yield (frozenset(words[0].lower().split(",")), PublicKey(blob)) if blob else (frozenset(), None)
 
 
 class HostKeys:
@@ -140,9 +106,9 @@ class HostKeys:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen: tuple[object, dict[str, tuple[HostKey, ...]]] = (None, {})
+        self._seen: tuple[object, dict[str, tuple[PublicKey, ...]]] = (None, {})
 
-    def pinned(self, name: str) -> tuple[HostKey, ...]:
+    def pinned(self, name: str) -> tuple[PublicKey, ...]:
         """Return the keys pinned for a name. The file is read again only when it changed."""
         try:
             found = self.path.stat()
@@ -153,12 +119,12 @@ class HostKeys:
             self._seen = (state, index_pins(self._read()))
         return self._seen[1].get(name.lower(), ())
 
-    def pin(self, name: str, key: HostKey) -> None:
+    def pin(self, name: str, key: PublicKey) -> None:
         """Make this the only key of the name."""
         with self._locked():
             self._write(write_pin(self._read(), name, key))
 
-    def unpin(self, name: str) -> tuple[HostKey, ...]:
+    def unpin(self, name: str) -> tuple[PublicKey, ...]:
         """Forget the keys of a name, and return them."""
         with self._locked():
             text = self._read()

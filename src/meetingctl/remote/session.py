@@ -13,8 +13,9 @@ import asyncssh
 from meetingctl.core.errors import AuthError, ConfigError, Unreachable
 from meetingctl.core.net import join_endpoint
 from meetingctl.core.secret import Secret
+from meetingctl.core.sshkey import PublicKey
 from meetingctl.core.target import Target
-from meetingctl.remote.hosts import HostKey, HostKeys, describe_change, judge_host_key, name_host
+from meetingctl.remote.hosts import HostKeys, describe_change, judge_host_key, name_host
 from meetingctl.remote.route import Note
 from meetingctl.remote.ways import Route
 
@@ -40,14 +41,14 @@ class Login:
     password: Secret | None = None
 
 
-def order_host_key_algorithms(pinned: Sequence[HostKey]) -> list[str]:
+def order_host_key_algorithms(pinned: Sequence[PublicKey]) -> list[str]:
     """Return the host key algorithms to accept, those of the pinned keys first, so that the host shows these."""
     kinds = {key.kind for key in pinned}
     ordered = sorted(_HOST_KEY_KINDS, key=lambda kind: kind not in kinds)
     return [algorithm for kind in ordered for algorithm in _HOST_KEY_KINDS[kind]]
 
 
-async def fetch_host_key(route: Route, *, prefer: Sequence[HostKey] = (), timeout_s: float) -> HostKey:
+async def fetch_host_key(route: Route, *, prefer: Sequence[PublicKey] = (), timeout_s: float) -> PublicKey:
     """Ask a host for its key. Raises: Unreachable."""
     where = join_endpoint(route.host, route.port)
     try:
@@ -61,10 +62,10 @@ async def fetch_host_key(route: Route, *, prefer: Sequence[HostKey] = (), timeou
         raise Unreachable(f"no SSH host key from {where}: {exc}") from exc
     if key is None:
         raise Unreachable(f"no SSH host key from {where}: the server shows none")
-    return HostKey(key.public_data)
+    return PublicKey(key.public_data)
 
 
-def check_host_key(target: Target, route: Route, offered: HostKey, pins: HostKeys, note: Note) -> None:
+def check_host_key(target: Target, route: Route, offered: PublicKey, pins: HostKeys, note: Note) -> None:
     """Pin a host's first key; accept a known one. Raises: HostKeyChanged."""
     name = name_host(target)
     pinned = pins.pinned(name)
@@ -81,12 +82,12 @@ def check_host_key(target: Target, route: Route, offered: HostKey, pins: HostKey
 class _Verifier(asyncssh.SSHClient):
     """Judges the host key inside the handshake, so that a connection costs one handshake and not two."""
 
-    def __init__(self, pinned: Sequence[HostKey]) -> None:
+    def __init__(self, pinned: Sequence[PublicKey]) -> None:
         self._pinned = pinned
-        self.offered: HostKey | None = None
+        self.offered: PublicKey | None = None
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
-        self.offered = HostKey(key.public_data)
+        self.offered = PublicKey(key.public_data)
         return judge_host_key(self._pinned, self.offered) != "changed"
 
 
@@ -129,7 +130,7 @@ async def connect(
 
 
 async def _open(
-    verifier: _Verifier, pinned: Sequence[HostKey], route: Route, login: Login
+    verifier: _Verifier, pinned: Sequence[PublicKey], route: Route, login: Login
 ) -> asyncssh.SSHClientConnection:
     if login.identity is not None and not login.identity.is_file():
         raise ConfigError(f"no such key file: {login.identity}", hint="name a private key with --identity FILE")

@@ -14,9 +14,11 @@ from meetingctl.server.catalog.flash_routes import router as flash_router
 from meetingctl.server.catalog.type_routes import router as device_types_router
 from meetingctl.server.devices.presence_routes import router as presence_router
 from meetingctl.server.devices.registration import router as registration_router
+from meetingctl.server.devices.relation_routes import router as relations_router
 from meetingctl.server.devices.routes import router as devices_router
 from meetingctl.server.front import Front, error_body, error_headers
 from meetingctl.server.identity.routes import router as identity_router
+from meetingctl.server.keys.routes import router as keys_router
 from meetingctl.server.metrics.routes import router as server_router
 from meetingctl.server.state import ServerState
 from meetingctl.server.tunnels.directory import RegistryDirectory
@@ -47,6 +49,8 @@ def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
         flash_router,
         device_types_router,
         devices_router,
+        relations_router,
+        keys_router,
         tunnels_router,
         proxy_router,
         identity_router,

@@ -11,9 +11,10 @@ from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from meetingctl.core.errors import Forbidden, InvalidInput, MissingCredential, UnsupportedMedia
+from meetingctl.core.net import is_loopback
 from meetingctl.server.audit.chain import Actor
 from meetingctl.server.identity.credentials import Credentials, bearer_of
-from meetingctl.server.identity.principal import ANONYMOUS, OPEN, Principal, Role, Service
+from meetingctl.server.identity.principal import ANONYMOUS, LOCAL, OPEN, Principal, Role, Service
 from meetingctl.server.state import ServerState
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def query_int(request: Request, name: str, default: int, least: int, most: int) 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call a route: a role, the device of the path, service keys, or, in mode compat, anybody."""
+    """Who may call a route: a role, the device of the path, service keys, this machine, or, in mode compat, anybody."""
 
     role: Role
     device: bool = False
@@ -175,6 +176,7 @@ class Access:
     compat_anonymous: bool = False
     open_mode: bool = True  # False: not even in mode legacy-open without a credential
     permission: str | None = None
+    loopback: bool = False  # programs on this machine without a credential
 
     def allows(self, principal: Principal, device_key: str | None, mode: str) -> bool:
         """Decide. Pure."""
@@ -182,6 +184,8 @@ class Access:
             return self.compat_anonymous and mode == "compat"
         if principal.kind == "open":
             return self.open_mode
+        if principal.kind == "local":
+            return self.loopback
         if principal.kind == "device":
             return self.device and device_key is not None and principal.is_device(device_key)
         if principal.service is not None:
@@ -189,11 +193,18 @@ class Access:
         return principal.has_role(self.role) and (self.permission is None or principal.may(self.permission))
 
 
+def is_local(request: Request) -> bool:
+    """Say whether a program on this machine asks, and not a proxy on it that carries strangers."""
+    facts = facts_of(request)
+    carried = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "x-real-ip"))
+    return is_loopback(facts.tcp_peer) and is_loopback(facts.peer) and not carried
+
+
 def presented(request: Request) -> Credentials:
     """Return the credentials in the headers; false when there are none."""
     facts = facts_of(request)
     return Credentials(
-        bearer_of(request.headers.get("authorization", "")),
+        bearer_of(request.headers.get("authorization", "")) or request.headers.get("x-meeting-ssh-token", "").strip(),
         request.headers.get("x-token-code", ""),
         facts.peer,
         facts.request_id,
@@ -210,6 +221,8 @@ async def identify(request: Request, device_key: str | None) -> Principal:
 
 async def authorize(request: Request, access: Access, device_key: str | None) -> Principal:
     """Identify the caller and check its rights. Raises: AuthError, Forbidden."""
+    if access.loopback and is_local(request) and not presented(request):
+        return LOCAL
     principal = await identify(request, device_key)
     if access.allows(principal, device_key, server_of(request).settings.mode):
         return principal
@@ -226,9 +239,10 @@ def need(
     compat_anonymous: bool = False,
     open_mode: bool = True,
     permission: str | None = None,
+    loopback: bool = False,
 ) -> Any:
     """Return the dependency that gives a route its principal. `permission` is one of `principal.PERMISSIONS`."""
-    access = Access(role, device, services, compat_anonymous, open_mode, permission)
+    access = Access(role, device, services, compat_anonymous, open_mode, permission, loopback)
 
     async def check(request: Request) -> Principal:
         return await authorize(request, access, request.path_params.get("device_key"))

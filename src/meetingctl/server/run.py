@@ -27,6 +27,7 @@ from meetingctl.server.credentials_file import keep_address, write_credentials
 from meetingctl.server.db.engine import database_url, open_database
 from meetingctl.server.db.migrate import migrate
 from meetingctl.server.identity.keys import NewKey, ensure_first_admin
+from meetingctl.server.keys.files import keep_files
 from meetingctl.server.state import ServerState, make_state
 from meetingctl.server.sweeper import sweep_for_ever
 from meetingctl.server.tunnels.directory import RegistryDirectory
@@ -101,6 +102,7 @@ class ControlPlane:
             await self._start_proxy(state, directory)
         await self._stack.enter_async_context(_background(sweep_for_ever(state)))
         await self._stack.enter_async_context(_background(run_rollouts(state)))
+        await self._stack.enter_async_context(_background(keep_files(state)))
         if self._settings.mode == "legacy-open":
             await self._stack.enter_async_context(_background(_warn_open()))
         await self._stack.enter_async_context(_serving(make_app(state, directory), listener, self._settings))

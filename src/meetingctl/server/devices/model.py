@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import string
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from meetingctl.core.clock import wire_text
@@ -39,7 +40,7 @@ def availability(last_seen_ms: int | None, now_ms: int, timeout_s: float) -> dic
     }
 
 
-def device_object(row: Row, now_ms: int, timeout_s: float) -> dict[str, Any]:
+def device_object(row: Row, now_ms: int, timeout_s: float, tags: Sequence[str] = ()) -> dict[str, Any]:
     """Return a device without its secrets. `row` joins `devices` with `presence` and the parent's key."""
     status = presence_status(row["last_seen_ms"], now_ms, timeout_s)
     return {
@@ -67,6 +68,7 @@ def device_object(row: Row, now_ms: int, timeout_s: float) -> dict[str, Any]:
         "online": status == "Available",
         "status": status,
         "installed_version": row["installed_version"],
+        "tags": list(tags),
     }
 
 

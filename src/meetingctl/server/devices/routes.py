@@ -69,6 +69,8 @@ class DeviceReply(BaseModel):
     online: bool
     status: str
     installed_version: str | None
+    tags: list[str]
+    provision: dict[str, Any] | None = None
     token_code: str | None = None
     ap_ssid: str | None = None
     ap_password: str | None = None
@@ -101,6 +103,7 @@ class NoteSetReply(SuccessReply):
 class ServicesBody(Body):
     services: list[Text] | None = Field(default=None, max_length=64)
     local_ports: dict[Text, Annotated[int, Field(ge=1, le=65535)]] | None = None
+    device_name: Text | None = Field(default=None, max_length=128)
 
 
 class ServicesReply(BaseModel):
@@ -139,6 +142,7 @@ _PAGE = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 25},
     "offset": {"type": "integer", "minimum": 0, "default": 0},
     "prefix": {"type": "string", "maxLength": 128},
+    "tag": {"type": "string", "maxLength": 64},
 }
 
 
@@ -146,16 +150,16 @@ class CountCache:
     """Totals that may be two seconds old, so that paging never counts a million rows per request."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, tuple[float, int]] = {}
+        self._counts: dict[store.Choice, tuple[float, int]] = {}
 
-    def get(self, prefix: str) -> int | None:
-        entry = self._counts.get(prefix)
+    def get(self, choice: store.Choice) -> int | None:
+        entry = self._counts.get(choice)
         return entry[1] if entry is not None and entry[0] > time.monotonic() else None
 
-    def put(self, prefix: str, count: int) -> int:
+    def put(self, choice: store.Choice, count: int) -> int:
         if len(self._counts) > 1000:
             self._counts.clear()
-        self._counts[prefix] = (time.monotonic() + (2.0 if count > 10_000 else 0.0), count)
+        self._counts[choice] = (time.monotonic() + (2.0 if count > 10_000 else 0.0), count)
         return count
 
 
@@ -167,15 +171,21 @@ def list_devices(request: Request, principal: Viewer) -> Response:
     """List devices, in the order of their keys."""
     server = server_of(request)
     limit, offset = query_int(request, "limit", 25, 1, 100), query_int(request, "offset", 0, 0, 2**31)
-    prefix = request.query_params.get("prefix", "")[:128]
+    choice = store.Choice(
+        prefix=request.query_params.get("prefix", "")[:128],
+        tag=request.query_params.get("tag"),
+        allowed_types=principal.device_types,
+        allowed_tags=principal.tags,
+    )
     with server.database.read() as connection:
-        rows = store.list_devices(connection, prefix=prefix, limit=limit, offset=offset)
-        total = _counts.get(prefix)
+        rows = store.list_devices(connection, choice, limit=limit, offset=offset)
+        tags = store.tags_of(connection, [row["id"] for row in rows])
+        total = _counts.get(choice)
         if total is None:
-            total = _counts.put(prefix, store.count_devices(connection, prefix=prefix))
+            total = _counts.put(choice, store.count_devices(connection, choice))
     now, timeout_s = now_ms(), server.settings.heartbeat_timeout_s
     page = {
-        "devices": [device_object(row, now, timeout_s) for row in rows],
+        "devices": [device_object(row, now, timeout_s, tags.get(row["id"], ())) for row in rows],
         "total": total,
         "limit": limit,
         "offset": offset,
@@ -192,7 +202,8 @@ def get_device(request: Request, device_key: str, principal: Reader) -> dict[str
     server = server_of(request)
     with server.database.read() as connection:
         row = store.get_device(connection, device_key)
-    shown = device_object(row, now_ms(), server.settings.heartbeat_timeout_s)
+        tags = store.tags_of(connection, [row["id"]]).get(row["id"], ())
+    shown = device_object(row, now_ms(), server.settings.heartbeat_timeout_s, tags) | {"provision": row["provision"]}
     if principal.kind == "device":
         return shown | secret_fields(row, admin=False)
     if principal.has_role(Role.ADMIN) and query_int(request, "secrets", 1, 0, 1):
@@ -223,7 +234,7 @@ def set_services(
     principal: Operator,
     body: Annotated[ServicesBody, Depends(body_of(ServicesBody))],
 ) -> dict[str, Any]:
-    """Set the enabled services (the full set), and where they listen on the device."""
+    """Set the enabled services (the full set), where they listen on the device, and the name that people read."""
     changes: dict[str, Any] = {}
     if body.services is not None:
         _check_names(body.services, DECLARED_SERVICES)
@@ -232,6 +243,8 @@ def set_services(
         _check_names(body.local_ports, TUNNEL_SERVICES[:-1])
         _check_local_ports(request, principal, body.local_ports)
         changes["local_ports"] = body.local_ports
+    if body.device_name is not None:
+        changes["device_name"] = body.device_name.strip() or None
     if not changes:
         raise InvalidInput("Nothing to update")
     server, actor = server_of(request), actor_of(request, principal)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
-from meetingctl.core.errors import Conflict, Forbidden, NotFound
+from meetingctl.core.errors import Conflict, Forbidden, InvalidInput, NotFound
 from meetingctl.core.ids import DeviceKey
 from meetingctl.server.audit.chain import Actor, append
-from meetingctl.server.db.schema import connection_logs, devices, presence
+from meetingctl.server.db.schema import connection_logs, device_tags, devices, presence
 from meetingctl.server.devices.model import new_device_secrets, new_serial
 
 _parent = devices.alias("parent")
@@ -34,20 +35,84 @@ def get_device(connection: sa.Connection, device_key: str) -> sa.RowMapping:
     return row
 
 
-def list_devices(connection: sa.Connection, *, prefix: str, limit: int, offset: int) -> Sequence[sa.RowMapping]:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which devices a list holds: keys that begin so, and what a caller asks for or is limited to; None is all."""
+
+    prefix: str = ""
+    tag: str | None = None
+    allowed_types: frozenset[str] | None = None
+    allowed_tags: frozenset[str] | None = None
+
+    def clause(self) -> sa.ColumnElement[bool]:
+        """Return the condition on `devices`."""
+        folded = self.prefix.lower()
+        parts = [devices.c.key_fold >= folded, devices.c.key_fold < folded + _HIGHEST] if folded else []
+        if self.tag is not None:
+            parts.append(has_any_tag([self.tag]))
+        if self.allowed_tags is not None:
+            parts.append(has_any_tag(self.allowed_tags))
+        if self.allowed_types is not None:
+            parts.append(devices.c.device_type.in_(sorted(self.allowed_types)))
+        return sa.and_(sa.true(), *parts)
+
+
+def has_any_tag(tags: Iterable[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that a device has at least one of these tags."""
+    return devices.c.id.in_(sa.select(device_tags.c.device_id).where(device_tags.c.tag.in_(sorted(tags))))
+
+
+def list_devices(connection: sa.Connection, choice: Choice, *, limit: int, offset: int) -> Sequence[sa.RowMapping]:
     """Return a page in the order of the folded key."""
-    query = _FULL.where(_has_prefix(prefix)).order_by(devices.c.key_fold).limit(limit).offset(offset)
+    query = _FULL.where(choice.clause()).order_by(devices.c.key_fold).limit(limit).offset(offset)
     return connection.execute(query).mappings().all()
 
 
-def count_devices(connection: sa.Connection, *, prefix: str) -> int:
+def count_devices(connection: sa.Connection, choice: Choice) -> int:
     """Count the devices that a list without paging would hold."""
-    return connection.execute(sa.select(sa.func.count()).select_from(devices).where(_has_prefix(prefix))).scalar_one()
+    return connection.execute(sa.select(sa.func.count()).select_from(devices).where(choice.clause())).scalar_one()
 
 
-def _has_prefix(prefix: str) -> sa.ColumnElement[bool]:
-    folded = prefix.lower()
-    return sa.and_(devices.c.key_fold >= folded, devices.c.key_fold < folded + _HIGHEST) if folded else sa.true()
+def tags_of(connection: sa.Connection, device_ids: Sequence[int]) -> dict[int, list[str]]:
+    """Return the tags of devices, in order; devices without tags are absent."""
+    query = sa.select(device_tags).where(device_tags.c.device_id.in_(device_ids)).order_by(device_tags.c.tag)
+    found: dict[int, list[str]] = {}
+    for row in connection.execute(query).mappings():
+        found.setdefault(row["device_id"], []).append(row["tag"])
+    return found
+
+
+def set_tags(connection: sa.Connection, actor: Actor, device_key: str, tags: Sequence[str]) -> None:
+    """Give a device exactly these tags. Raises: NotFound."""
+    device_id = get_device(connection, device_key)["id"]
+    before = {"tags": tags_of(connection, [device_id]).get(device_id, [])}
+    connection.execute(device_tags.delete().where(device_tags.c.device_id == device_id))
+    if tags:
+        connection.execute(device_tags.insert(), [{"device_id": device_id, "tag": tag} for tag in tags])
+    append(connection, actor, "device.tags", f"device:{device_key}", before=before, after={"tags": list(tags)})
+
+
+def set_parent(connection: sa.Connection, actor: Actor, device_key: str, parent_key: str | None) -> None:
+    """Name the parent of a device, or none. Raises: NotFound, InvalidInput for the device itself or one below it."""
+    row = get_device(connection, device_key)
+    parent_id = None
+    if parent_key is not None:
+        parent_id = connection.execute(sa.select(devices.c.id).where(devices.c.device_key == parent_key)).scalar()
+        if parent_id is None:
+            raise NotFound("Parent device not found", hint="meetingctl fleet list")
+        if row["id"] in _ancestors(connection, parent_id):
+            raise InvalidInput("Invalid parent", hint="a device cannot stand above itself")
+    connection.execute(devices.update().where(devices.c.id == row["id"]).values(parent_id=parent_id))
+    before, after = {"parent": row["parent_device_key"]}, {"parent": parent_key}
+    append(connection, actor, "device.parent", f"device:{device_key}", before=before, after=after)
+
+
+def _ancestors(connection: sa.Connection, device_id: int) -> set[int]:
+    """Return a device and all above it."""
+    above = sa.select(devices.c.id, devices.c.parent_id).where(devices.c.id == device_id).cte(recursive=True)
+    # UNION, not UNION ALL: a circle that somehow exists ends the walk.
+    above = above.union(sa.select(devices.c.id, devices.c.parent_id).where(devices.c.id == above.c.parent_id))
+    return set(connection.execute(sa.select(above.c.id)).scalars())
 
 
 def create_device(

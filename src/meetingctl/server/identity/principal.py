@@ -26,12 +26,14 @@ Service = Literal["proxy", "sshd"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls. `kind` is `key`, `device`, `open` (mode legacy-open) or `anonymous`.
+    """Who calls.
+
+    `kind` is `key`, `device`, `local` (a program on this machine), `open` (mode legacy-open) or `anonymous`.
 
     `name` is what audit records and logs show; `device_key` is set for devices only, `service` for service keys only.
     """
 
-    kind: Literal["key", "device", "open", "anonymous"]
+    kind: Literal["key", "device", "local", "open", "anonymous"]
     name: str
     role: Role = Role.NONE
     service: Service | None = None
@@ -65,6 +67,7 @@ class Principal:
 
 
 ANONYMOUS = Principal("anonymous", "anonymous")
+LOCAL = Principal("local", "loopback")
 OPEN = Principal("open", "anonymous (legacy-open)", Role.ADMIN)
 
 

@@ -11,9 +11,8 @@ from pydantic import BaseModel
 
 import meetingctl
 from meetingctl.core.errors import AuthError, Busy, Forbidden
-from meetingctl.core.net import is_loopback
 from meetingctl.core.secret import same_secret
-from meetingctl.server.http import describe, facts_of, identify, server_of
+from meetingctl.server.http import describe, identify, is_local, server_of
 from meetingctl.server.identity.credentials import bearer_of
 from meetingctl.server.identity.principal import Role
 from meetingctl.server.metrics.prometheus import CONTENT_TYPE
@@ -63,10 +62,7 @@ async def get_metrics(request: Request) -> Response:
     token = server.settings.metrics_token.reveal()
     presented = bearer_of(request.headers.get("authorization", ""))
     if not (token and presented and same_secret(token, presented)):
-        facts = facts_of(request)
-        is_local = is_loopback(facts.tcp_peer) and is_loopback(facts.peer)  # a proxy on this machine carries strangers
-        local = not token and not presented and is_local
-        if not local:
+        if token or presented or not is_local(request):
             principal = await identify(request, None)
             if principal.kind == "anonymous":
                 raise AuthError("Unauthorized")
