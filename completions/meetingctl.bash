@@ -10,7 +10,8 @@ _meetingctl_subcommands() {
     'serve') words='api tunnel all unit' ;;
     'tunnel') words='open list show close stats agent' ;;
     'remote') words='run ssh trust untrust' ;;
-    'fleet') words='list show create register authorize revoke note tokens services remove heartbeat publish updates history types distributions files releases channels rollout' ;;
+    'fleet') words='list show create register authorize revoke note tokens services remove heartbeat rename tag parent publish updates history keys types distributions files releases channels rollout' ;;
+    'fleet keys') words='list show add rm log export-ppk server rotate' ;;
     'fleet types') words='list show create update fork merge rm icon' ;;
     'fleet distributions') words='list create show get put' ;;
     'fleet files') words='list upload rm' ;;
@@ -85,9 +86,21 @@ _meetingctl_options() {
     'fleet services') words='--set --local-port --dry-run -h --help' ;;
     'fleet remove') words='--dry-run -h --help' ;;
     'fleet heartbeat') words='--token-file --ip-lan --ip-public --mac --note --dry-run -h --help' ;;
+    'fleet rename') words='--dry-run -h --help' ;;
+    'fleet tag') words='--add --remove --dry-run -h --help' ;;
+    'fleet parent') words='--none --dry-run -h --help' ;;
     'fleet publish') words='--type --distribution --release-version --notes --manifest --signature --dry-run -h --help' ;;
     'fleet updates') words='--state --type --distribution --search --export --out --limit --watch --fields --filter -h --help' ;;
     'fleet history') words='--status --to --from-day --until-day --limit --fields --filter -h --help' ;;
+    'fleet keys') words='-h --help' ;;
+    'fleet keys list') words='--fields --filter -h --help' ;;
+    'fleet keys show') words='--fields -h --help' ;;
+    'fleet keys add') words='--ssh-user --dry-run -h --help' ;;
+    'fleet keys rm') words='--dry-run -h --help' ;;
+    'fleet keys log') words='--fields --filter -h --help' ;;
+    'fleet keys export-ppk') words='--out --dry-run -h --help' ;;
+    'fleet keys server') words='--fields -h --help' ;;
+    'fleet keys rotate') words='--confirm --dry-run -h --help' ;;
     'fleet types') words='-h --help' ;;
     'fleet types list') words='--fields --filter -h --help' ;;
     'fleet types show') words='--fields -h --help' ;;
@@ -249,6 +262,8 @@ _meetingctl_value_kind() {
     'fleet heartbeat|--ip-public') kind='' ;;
     'fleet heartbeat|--mac') kind='' ;;
     'fleet heartbeat|--note') kind='' ;;
+    'fleet tag|--add') kind='' ;;
+    'fleet tag|--remove') kind='' ;;
     'fleet publish|--type') kind='' ;;
     'fleet publish|--distribution') kind='' ;;
     'fleet publish|--release-version') kind='' ;;
@@ -271,6 +286,14 @@ _meetingctl_value_kind() {
     'fleet history|--limit') kind='' ;;
     'fleet history|--fields') kind='' ;;
     'fleet history|--filter') kind='' ;;
+    'fleet keys list|--fields') kind='' ;;
+    'fleet keys list|--filter') kind='' ;;
+    'fleet keys show|--fields') kind='' ;;
+    'fleet keys add|--ssh-user') kind='' ;;
+    'fleet keys log|--fields') kind='' ;;
+    'fleet keys log|--filter') kind='' ;;
+    'fleet keys export-ppk|--out') kind='@files' ;;
+    'fleet keys server|--fields') kind='' ;;
     'fleet types list|--fields') kind='' ;;
     'fleet types list|--filter') kind='' ;;
     'fleet types show|--fields') kind='' ;;
@@ -396,9 +419,9 @@ _meetingctl_argument_kind() {
   local kind=''
   case "$1|$2" in
     'help|0') kind='exit-codes output settings targets' ;;
-    'config get|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
-    'config set|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
-    'config unset|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
+    'config get|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
+    'config set|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
+    'config unset|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
     'config check|0') kind='@files' ;;
     'completion show|0') kind='bash zsh fish powershell' ;;
     'completion install|0') kind='bash zsh fish powershell' ;;
@@ -415,8 +438,16 @@ _meetingctl_argument_kind() {
     'fleet tokens|0') kind='@devices' ;;
     'fleet services|0') kind='@devices' ;;
     'fleet heartbeat|0') kind='@devices' ;;
+    'fleet rename|0') kind='@devices' ;;
+    'fleet parent|0') kind='@devices' ;;
     'fleet publish|0') kind='@files' ;;
     'fleet history|0') kind='@devices' ;;
+    'fleet keys show|0') kind='@devices' ;;
+    'fleet keys add|0') kind='@devices' ;;
+    'fleet keys add|1') kind='@files' ;;
+    'fleet keys log|0') kind='@devices' ;;
+    'fleet keys export-ppk|0') kind='@devices' ;;
+    'fleet keys rotate|0') kind='@files' ;;
     'fleet types icon|1') kind='@files' ;;
     'fleet distributions show|0') kind='@devices' ;;
     'fleet distributions get|0') kind='@devices' ;;
@@ -429,6 +460,8 @@ _meetingctl_argument_kind() {
     'fleet authorize|'*) kind='@devices' ;;
     'fleet revoke|'*) kind='@devices' ;;
     'fleet remove|'*) kind='@devices' ;;
+    'fleet tag|'*) kind='@devices' ;;
+    'fleet keys rm|'*) kind='@devices' ;;
     'fleet files upload|'*) kind='@files' ;;
     'fleet files rm|'*) kind='@files' ;;
   esac

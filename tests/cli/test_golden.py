@@ -6,6 +6,7 @@ secrets, ports of the system, versions, paths.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from .runner import Cli, Result
 from .test_tree import LEAVES
 
 GOLDEN = Path(__file__).parent / "golden"
+KEY_BLOB = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(32)).decode()
 
 # One story against a new server; each step is one file. `{...}` is filled from earlier steps.
 STORY: list[tuple[str, str, str]] = [
@@ -51,6 +53,17 @@ STORY: list[tuple[str, str, str]] = [
     ("fleet heartbeat", "fleet heartbeat cam-7 --ip-lan 10.0.0.7", ""),
     ("fleet show", "fleet show cam-7", ""),
     ("fleet register", "fleet register cam-7", "{token_code}\n"),
+    ("fleet rename", "fleet rename cam-7 lobby", ""),
+    ("fleet tag", "fleet tag cam-7 --add indoor", ""),
+    ("fleet parent", "fleet parent cam-7", ""),
+    ("fleet keys add", "fleet keys add cam-7 {pubkey} --ssh-user device", ""),
+    ("fleet keys list", "fleet keys list", ""),
+    ("fleet keys show", "fleet keys show cam-7", ""),
+    ("fleet keys rm", "fleet keys rm cam-7", ""),
+    ("fleet keys log", "fleet keys log cam-7", ""),
+    ("fleet keys rotate", "fleet keys rotate {pubkey} --yes", ""),
+    ("fleet keys server", "fleet keys server", ""),
+    ("fleet keys export-ppk", "fleet keys export-ppk cam-7 --out {new_dir} --dry-run", ""),
     ("tunnel open", "tunnel open cam-7 ssh --for 1h", ""),
     ("tunnel list", "tunnel list", ""),
     ("tunnel show", "tunnel show 9050", ""),
@@ -161,6 +174,8 @@ def _tell(folder: Path, server: Server):
     (folder / "icon.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
     (folder / "distrib.json").write_text('{"files": ["app.tar.gz"]}')
     known: dict[str, Any] = {"archive": folder / "app.tar.gz", "icon": folder / "icon.png"}
+    (folder / "id.pub").write_text(f"ssh-ed25519 {KEY_BLOB} test\n")
+    known["pubkey"] = folder / "id.pub"
     known["distrib_json"] = folder / "distrib.json"
     known |= {"key_file": folder / "key", "data_dir": server.data_dir, "new_dir": folder / "new"}
     folders = {str(folder / "home"): "HOME", str(folder): "FOLDER", str(server.data_dir): "DATA"}

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meetingctl.cli import fleet_files, fleet_publish, fleet_releases, fleet_rollout, fleet_types
+from meetingctl.cli import (
+    fleet_files,
+    fleet_keys,
+    fleet_publish,
+    fleet_relations,
+    fleet_releases,
+    fleet_rollout,
+    fleet_types,
+)
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import Device, Devices, DryRun, Fields, Filters, Watch
 from meetingctl.cli.output import Column
@@ -426,6 +434,10 @@ def _tell_dry(run: Invocation, word: str, device: str) -> None:
     tell_plan(run, word, device)
 
 
+app.command("rename")(fleet_relations.rename_device)
+app.command("tag")(fleet_relations.tag_devices)
+app.command("parent")(fleet_relations.set_parent)
+app.add("keys", fleet_keys.app, "Keep the SSH keys of devices and of the server.")
 app.add("types", fleet_types.types, "Keep the kinds of devices.")
 app.add("distributions", fleet_types.distributions, "Keep the places for files, and distrib.json.")
 app.add("files", fleet_files.app, "Keep the files that devices fetch.")

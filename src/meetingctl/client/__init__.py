@@ -26,6 +26,7 @@ from meetingctl.client.connection import (
     clock_skew_s,
     misshapen,
 )
+from meetingctl.client.keys import SshKeys
 from meetingctl.client.releases import Releases
 from meetingctl.client.rollouts import Rollouts
 from meetingctl.core.secret import Secret
@@ -50,6 +51,11 @@ class FleetClient(Connection):
     def catalog(self) -> Catalog:
         """Device types, distributions and their files."""
         return Catalog(self)
+
+    @cached_property
+    def ssh_keys(self) -> SshKeys:
+        """SSH keys of devices and of the server."""
+        return SshKeys(self)
 
     @cached_property
     def releases(self) -> Releases:
@@ -159,6 +165,18 @@ class FleetClient(Connection):
         if local_ports is not None:
             body["local_ports"] = dict(local_ports)
         return self._device_call("PUT", key, "", body)
+
+    def set_name(self, key: str, name: str) -> JsonObject:
+        """Set the name that people read; an empty one means the key. Raises: NotFound."""
+        return self._device_call("PUT", key, "", {"device_name": name})
+
+    def set_parent(self, key: str, parent: str | None) -> JsonObject:
+        """Name the device above this one, or none. Raises: NotFound, InvalidInput for a circle."""
+        return self._device_call("PUT", key, "/parent", {"parent_device_key": parent})
+
+    def set_tags(self, key: str, tags: Sequence[str]) -> JsonObject:
+        """Give a device exactly these tags. Raises: NotFound, InvalidInput."""
+        return self._device_call("PUT", key, "/tags", {"tags": list(tags)})
 
     def set_authorized(self, key: str, authorized: bool) -> JsonObject:
         """Allow or refuse the device; a refusal also ends its agent connection. Raises: NotFound."""

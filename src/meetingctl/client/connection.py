@@ -126,6 +126,13 @@ class Connection:
             self.raise_for(reply, subject, method, path)
         return self.decode(reply, path) if reply.content.strip() else None
 
+    def get_bytes(self, path: str, *, subject: str | None = None) -> tuple[bytes, dict[str, str]]:
+        """Return a small body that is no JSON, and the headers in lower case. Raises: as `request`."""
+        reply = self.send_with_retries("GET", path, None, None)
+        if reply.status >= 300:
+            self.raise_for(reply, subject, "GET", path)
+        return reply.content, dict(reply.headers)
+
     def upload(
         self,
         path: str,
