@@ -20,7 +20,9 @@ Row = Mapping[str, Any]
 FORMATS = ("table", "json", "ndjson", "plain")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _WIRE_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)")
-_TIME_KEYS = frozenset({"last_seen", "last_visit", "last_heartbeat", "since", "time", "timestamp"})
+_TIME_KEYS = frozenset(
+    {"last_seen", "last_visit", "last_heartbeat", "since", "time", "timestamp", "added", "modified", "last_ssh"}
+)
 _WHOLE_WORD = 14  # characters; a longer word may break where the terminal is narrow
 _STYLES = {
     "available": "green",
