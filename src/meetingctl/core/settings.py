@@ -23,6 +23,7 @@ from meetingctl.core.paths import read_small_text
 from meetingctl.core.secret import Secret, hide_url_password
 
 Parse = Callable[[Any], Any]
+_TEN_YEARS_S = 315_360_000
 
 
 class SettingInfo(NamedTuple):
@@ -217,6 +218,41 @@ class Settings:
     )
     device_private_keys_dir: Path | None = _setting(
         None, "keys", "folder of private keys named by device, for the PPK export; empty: the export is off", _path
+    )
+
+    # Webhooks and alerts.
+    alert_offline_after_s: float = _setting(
+        300.0, "webhooks", "a device that is silent for longer is told offline; 0: never", _seconds(0, 604800)
+    )
+    webhook_networks: tuple[str, ...] = _setting(
+        (), "webhooks", "networks beyond the public internet that webhooks may reach, for example 10.0.0.0/8", _networks
+    )
+    webhook_timeout_s: float = _setting(10.0, "webhooks", "deadline of one delivery of a webhook", _seconds(0.1, 30))
+    webhook_attempts: int = _setting(
+        12, "webhooks", "how often a delivery is tried before it is given up", _count(1, 100)
+    )
+    webhook_retry_s: float = _setting(
+        10.0, "webhooks", "pause after the first failed delivery; it grows up to an hour", _seconds(0.01, 3600)
+    )
+    sealing_key: Secret = _setting(
+        Secret(""), "webhooks", "key that encrypts stored secrets; empty: one is made in the data directory", _secret
+    )
+
+    # How long records are kept.
+    keep_connection_logs_s: float = _setting(
+        7_776_000.0, "retention", "age of connection log entries that are dropped; 0: never", _seconds(0, _TEN_YEARS_S)
+    )
+    keep_tunnel_visits_s: float = _setting(
+        7_776_000.0, "retention", "age of tunnel visits that are dropped; 0: never", _seconds(0, _TEN_YEARS_S)
+    )
+    keep_key_log_s: float = _setting(
+        31_536_000.0, "retention", "age of SSH key log entries that are dropped; 0: never", _seconds(0, _TEN_YEARS_S)
+    )
+    keep_update_attempts_s: float = _setting(
+        31_536_000.0, "retention", "age of update attempts that are dropped; 0: never", _seconds(0, _TEN_YEARS_S)
+    )
+    keep_deliveries_s: float = _setting(
+        2_592_000.0, "retention", "age of webhook deliveries that are dropped; 0: never", _seconds(0, _TEN_YEARS_S)
     )
 
     # Reverse tunnel, server side.

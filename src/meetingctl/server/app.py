@@ -28,6 +28,8 @@ from meetingctl.server.updates.channel_routes import router as update_channels_r
 from meetingctl.server.updates.fleet_routes import router as fleet_updates_router
 from meetingctl.server.updates.release_routes import router as releases_router
 from meetingctl.server.updates.rollout_routes import router as rollouts_router
+from meetingctl.server.webhooks.event_routes import router as events_router
+from meetingctl.server.webhooks.routes import router as webhooks_router
 
 
 def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
@@ -60,6 +62,8 @@ def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
         rollouts_router,
         releases_router,
         update_channels_router,
+        webhooks_router,
+        events_router,
     ):
         api.include_router(router)
     api.add_exception_handler(MeetingctlError, _on_error)

@@ -26,6 +26,7 @@ from meetingctl.server.bounded_http import BoundedHttp
 from meetingctl.server.credentials_file import keep_address, write_credentials
 from meetingctl.server.db.engine import database_url, open_database
 from meetingctl.server.db.migrate import migrate
+from meetingctl.server.devices.presence_watch import watch_presence
 from meetingctl.server.identity.keys import NewKey, ensure_first_admin
 from meetingctl.server.keys.files import keep_files
 from meetingctl.server.state import ServerState, make_state
@@ -34,6 +35,7 @@ from meetingctl.server.tunnels.directory import RegistryDirectory
 from meetingctl.server.tunnels.ports import fill_pool
 from meetingctl.server.updates.releases import recover
 from meetingctl.server.updates.worker import run_rollouts
+from meetingctl.server.webhooks.worker import run_deliveries
 
 if TYPE_CHECKING:
     from meetingctl.tunnel.proxy import Proxy
@@ -102,6 +104,8 @@ class ControlPlane:
             await self._start_proxy(state, directory)
         await self._stack.enter_async_context(_background(sweep_for_ever(state)))
         await self._stack.enter_async_context(_background(run_rollouts(state)))
+        await self._stack.enter_async_context(_background(watch_presence(state)))
+        await self._stack.enter_async_context(_background(run_deliveries(state)))
         await self._stack.enter_async_context(_background(keep_files(state)))
         if self._settings.mode == "legacy-open":
             await self._stack.enter_async_context(_background(_warn_open()))

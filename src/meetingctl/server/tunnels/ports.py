@@ -12,12 +12,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from meetingctl.core.clock import now_ms
+from meetingctl.core.clock import iso_text, now_ms
 from meetingctl.core.errors import Busy, Forbidden, NotFound
 from meetingctl.core.services import DEFAULT_LOCAL_PORTS
 from meetingctl.core.settings import Settings
 from meetingctl.server.audit.chain import Actor, append
 from meetingctl.server.db.schema import devices, tunnel_agents, tunnel_ports
+from meetingctl.server.webhooks.outbox import emit
 
 # How long live visits may go on after a tunnel ended; the port goes to nobody else before that.
 AFTERLIFE_MS = 60_000
@@ -80,27 +81,38 @@ def reserve_port(connection: sa.Connection, actor: Actor, wanted: PortRequest) -
         "allow_from": wanted.allow_from,
         "requested_by": actor.principal[:160],
     }
-    row = _renew(connection, device["id"], wanted, values) or _take_free(connection, values, now)
+    former = _find_same(connection, device["id"], wanted)
+    row = _take_free(connection, values, now) if former is None else _renew(connection, former, wanted, values)
     if row is None:
         raise Busy(NONE_FREE, retry_after_s=30, hint="meetingctl tunnel list, then close what nobody needs")
     after = {"port": row["port"], "service": wanted.service, "allow_from": wanted.allow_from}
     append(connection, actor, "tunnel.open", f"device:{wanted.device_key}", after=after)
+    if former is None or not _is_alive(former, now):
+        facts = {"local_port": wanted.local_port, "requested_by": row["requested_by"]}
+        expires_at = iso_text(row["expires_at_ms"])
+        emit(connection, "tunnel.opened", wanted.device_key, after | facts | {"expires_at": expires_at})
     return row
 
 
-def _renew(
-    connection: sa.Connection, device_id: int, wanted: PortRequest, values: dict[str, Any]
-) -> sa.RowMapping | None:
-    """Extend the tunnel that exists; a relay is another tunnel for every local port."""
+def _find_same(connection: sa.Connection, device_id: int, wanted: PortRequest) -> sa.RowMapping | None:
+    """Return the tunnel that the request would renew; a relay is another tunnel for every local port."""
     same = [tunnel_ports.c.device_id == device_id, tunnel_ports.c.service == wanted.service]
     if wanted.service == "relay":
         same.append(tunnel_ports.c.local_port == wanted.local_port)
-    row = connection.execute(sa.select(tunnel_ports).where(*same).with_for_update()).mappings().first()
-    if row is None:
-        return None
-    if (row["expires_at_ms"] or now_ms()) >= now_ms():
-        values = values | {"allow_from": renewed_list(row["allow_from"], wanted)}
-    statement = tunnel_ports.update().where(tunnel_ports.c.port == row["port"]).values(**values)
+    return connection.execute(sa.select(tunnel_ports).where(*same).with_for_update()).mappings().first()
+
+
+def _is_alive(row: sa.RowMapping, at_ms: int) -> bool:
+    return row["expires_at_ms"] is None or row["expires_at_ms"] >= at_ms
+
+
+def _renew(
+    connection: sa.Connection, former: sa.RowMapping, wanted: PortRequest, values: dict[str, Any]
+) -> sa.RowMapping | None:
+    """Extend the tunnel that exists."""
+    if _is_alive(former, now_ms()):
+        values = values | {"allow_from": renewed_list(former["allow_from"], wanted)}
+    statement = tunnel_ports.update().where(tunnel_ports.c.port == former["port"]).values(**values)
     return connection.execute(statement.returning(*tunnel_ports.c)).mappings().first()
 
 

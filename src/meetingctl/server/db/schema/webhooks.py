@@ -27,7 +27,7 @@ webhook_deliveries = sa.Table(
     ),
     sa.Column("event", sa.String(64), nullable=False),
     sa.Column("body", sa.Text(), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),  # waiting, delivered, failed
+    sa.Column("state", sa.String(16), nullable=False),  # waiting, delivered, dead
     sa.Column("attempts", sa.Integer(), nullable=False),
     sa.Column("next_attempt_ms", sa.BigInteger()),
     sa.Column("claimed_until_ms", sa.BigInteger()),
