@@ -33,7 +33,8 @@ def parse_hook_url(text: str) -> httpx.URL:
         url = httpx.URL(text)
     except httpx.InvalidURL:
         raise InvalidInput("Invalid url", hint=hint) from None
-    if url.scheme not in ("http", "https") or not url.host or url.port == 0:
+    port = 80 if url.port is None else url.port
+    if url.scheme not in ("http", "https") or not url.host or not 0 < port < 65536:
         raise InvalidInput("Invalid url", hint=hint)
     if url.userinfo:
         raise InvalidInput("Invalid url", hint="leave the password out: deliveries are signed")
