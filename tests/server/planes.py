@@ -9,6 +9,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -183,6 +184,30 @@ class Live:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class ServerProcess:
+    """`meetingctl serve api` in a process of its own."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "meetingctl", "serve", "api", "--data", str(data_dir), "--listen", "127.0.0.1:0"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stderr is not None
+        line = next((line for line in self._process.stderr if line.startswith("api ")), "")
+        assert line, "the server did not start"
+        self.url = line.split()[1]
+        self._drain = threading.Thread(target=self._process.stderr.read)
+        self._drain.start()
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(30)
+        self._drain.join(30)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
 
 class Postgres:

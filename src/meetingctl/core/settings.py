@@ -205,6 +205,14 @@ class Settings:
         (), "updates", "ed25519 public keys that sign manifests, in base64 or hex", _words
     )
 
+    # Builds of distributions.
+    builder_file_max_mib: int = _setting(512, "builder", "largest file of a build", _count(1, 8192))
+    builder_jobs: int = _setting(2, "builder", "archives that are packed at the same time", _count(1, 64))
+    builder_jobs_max: int = _setting(20, "builder", "package jobs that may wait or run", _count(1, 10_000))
+    builder_keep_s: float = _setting(
+        2_592_000.0, "builder", "a build that nobody touched for longer is deleted", _seconds(3600, 315_360_000)
+    )
+
     # SSH keys of devices and of the server.
     authorized_keys_dir: Path | None = _setting(
         None, "keys", "folder of one authorized_keys file for each SSH user; empty: none are written", _path

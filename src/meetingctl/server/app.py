@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 import meetingctl
 from meetingctl.core.errors import InvalidInput, MeetingctlError, error_for_status
 from meetingctl.server.audit.routes import router as audit_router
+from meetingctl.server.builder.routes import router as builder_router
 from meetingctl.server.catalog.flash_routes import router as flash_router
 from meetingctl.server.catalog.type_routes import router as device_types_router
 from meetingctl.server.devices.presence_routes import router as presence_router
@@ -53,6 +54,7 @@ def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
         devices_router,
         relations_router,
         keys_router,
+        builder_router,
         tunnels_router,
         proxy_router,
         identity_router,

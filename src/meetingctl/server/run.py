@@ -23,6 +23,7 @@ from meetingctl.core.net import is_loopback, join_endpoint, parse_endpoint, pars
 from meetingctl.core.settings import Settings
 from meetingctl.server.app import make_app
 from meetingctl.server.bounded_http import BoundedHttp
+from meetingctl.server.builder.worker import run_packages
 from meetingctl.server.credentials_file import keep_address, write_credentials
 from meetingctl.server.db.engine import database_url, open_database
 from meetingctl.server.db.migrate import migrate
@@ -107,6 +108,7 @@ class ControlPlane:
         await self._stack.enter_async_context(_background(watch_presence(state)))
         await self._stack.enter_async_context(_background(run_deliveries(state)))
         await self._stack.enter_async_context(_background(keep_files(state)))
+        await self._stack.enter_async_context(_background(run_packages(state)))
         if self._settings.mode == "legacy-open":
             await self._stack.enter_async_context(_background(_warn_open()))
         await self._stack.enter_async_context(_serving(make_app(state, directory), listener, self._settings))

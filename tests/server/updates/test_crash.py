@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -14,37 +11,13 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from makers import form
-from planes import wait_for
+from planes import ServerProcess, wait_for
 
 from meetingctl.server.db.engine import open_database
 from meetingctl.server.updates.verify import find_faults
 
 KILLS = 4
 ARCHIVE = os.urandom(3 * 1024 * 1024)
-
-
-class Server:
-    """`meetingctl serve api` in a process of its own."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "meetingctl", "serve", "api", "--data", str(data_dir), "--listen", "127.0.0.1:0"],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stderr is not None
-        line = next((line for line in self._process.stderr if line.startswith("api ")), "")
-        assert line, "the server did not start"
-        self.url = line.split()[1]
-        self._drain = threading.Thread(target=self._process.stderr.read)
-        self._drain.start()
-
-    def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait(30)
-        self._drain.join(30)
-        if self._process.stderr is not None:
-            self._process.stderr.close()
 
 
 def publish_until_killed(url: str, key: str, begin: int, done: list[str]) -> None:
@@ -65,7 +38,7 @@ def test_a_kill_leaves_nothing_half_published(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("MEETINGCTL_BOOTSTRAP_TOKEN", key)
     done: list[str] = []
     for kill in range(KILLS):
-        server = Server(tmp_path)
+        server = ServerProcess(tmp_path)
         before = len(done)
         client = threading.Thread(target=publish_until_killed, args=(server.url, key, kill * 1000, done))
         client.start()
@@ -75,7 +48,7 @@ def test_a_kill_leaves_nothing_half_published(tmp_path: Path, monkeypatch: pytes
         finally:
             server.kill()
             client.join(60)
-    server = Server(tmp_path)
+    server = ServerProcess(tmp_path)
     server.kill()
     database = open_database(sa.URL.create("sqlite", database=str(tmp_path / "meetingctl.db")))
     with database.read() as connection:

@@ -145,11 +145,13 @@ def _check_files(data_dir: Path, connection: sa.Connection) -> list[str]:
 
     What a running server may still be receiving is left out until it is stale.
     """
+    from meetingctl.server.builder import orphans as builder
     from meetingctl.server.catalog.orphans import STALE_MS, find_orphans
     from meetingctl.server.updates import verify as published
     from meetingctl.server.updates.releases import PUBLISHED
 
     problems = [f"files: {line}" for line in find_orphans(data_dir, connection, older_than_ms=STALE_MS)]
+    problems += [f"files: {line}" for line in builder.find_orphans(data_dir, connection, older_than_ms=STALE_MS)]
     faults = published.find_missing(data_dir, connection)
     faults += published.find_orphans(data_dir, connection, older_than_ms=STALE_MS)
     return problems + [f"files: {PUBLISHED}/{fault['name']}: {fault['fault']}" for fault in faults]

@@ -1,0 +1,566 @@
+"""Endpoints of the distribution builder (contract section 5.13)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import AliasChoices, BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from meetingctl.core.clock import iso_text, now_ms, wire_text
+from meetingctl.core.errors import Conflict, InvalidInput, NotFound
+from meetingctl.core.versions import Manifest, check_name, check_version, suggest_next
+from meetingctl.server.audit.chain import append
+from meetingctl.server.builder import store
+from meetingctl.server.builder.archive import FORMATS
+from meetingctl.server.builder.manifest import check_manifest, list_missing
+from meetingctl.server.catalog import tree
+from meetingctl.server.catalog import types as type_table
+from meetingctl.server.catalog.room import room_bytes
+from meetingctl.server.http import (
+    Body,
+    SuccessReply,
+    Text,
+    actor_of,
+    body_of,
+    describe,
+    need,
+    read_json,
+    server_of,
+    with_error,
+)
+from meetingctl.server.identity.principal import Principal, Role
+from meetingctl.server.state import ServerState
+from meetingctl.server.updates import channels, releases
+from meetingctl.server.updates.errors import VersionExists
+from meetingctl.server.updates.files import send_file
+from meetingctl.server.updates.http import check_type
+from meetingctl.server.updates.urls import file_url
+from meetingctl.server.uploads import receive_upload
+
+router = APIRouter(tags=["builder"])
+
+Reader = Annotated[Principal, need(Role.VIEWER, permission="updates:view")]
+Builder = Annotated[Principal, need(Role.OPERATOR, permission="updates:publish")]
+_MIB = 1024**2
+_ROLLBACK_CHANNEL = "default"
+
+
+class WhoamiReply(BaseModel):
+    user: dict[str, Any]
+
+
+class TypeItem(BaseModel):
+    name: str
+    desc: str
+    icon: str | None
+
+
+class TypesReply(BaseModel):
+    device_types: list[TypeItem]
+
+
+class DistributionItem(BaseModel):
+    name: str
+    last_version: str | None
+
+
+class DistributionsReply(BaseModel):
+    distributions: list[DistributionItem]
+
+
+class PlaceBody(Body):
+    device_type: Text = Field(
+        min_length=1,
+        validation_alias=AliasChoices("device_type", "devicetype"),
+        json_schema_extra={"error": "Missing device_type or distribution"},
+    )
+    distribution: Text = with_error("Missing device_type or distribution", min_length=1)
+
+
+class SuggestReply(BaseModel):
+    suggested_version: str
+
+
+class StartReply(BaseModel):
+    build_id: str
+    upload_url: str
+    manifest_url: str
+
+
+class UploadReply(SuccessReply):
+    filename: str
+    filetype: str
+    path: str
+
+
+class ManifestBody(Body):
+    build_id: Text = with_error("Invalid manifest")
+    manifest: dict[str, Any] = with_error("Invalid manifest")
+
+
+class ValidityReply(SuccessReply):
+    valid: bool
+    missing: list[str]
+
+
+class ManifestReply(BaseModel):
+    manifest: dict[str, Any]
+    valid: bool
+    missing: list[str]
+
+
+class PackageBody(Body):
+    build_id: Text = with_error("Build not found")
+    format: Text = "tar.gz"
+
+
+class PackageReply(SuccessReply):
+    job_id: str
+    status_url: str
+
+
+class JobBody(Body):
+    job_id: Text = with_error("Job not found")
+
+
+class JobReply(BaseModel):
+    state: str
+    progress: int
+    download_url: str | None
+    sha256: str | None
+    log: list[str]
+
+
+class CommitBody(JobBody):
+    notes: Text = Field(default="", max_length=4000)
+
+
+class CommitReply(SuccessReply):
+    path: str
+    published_url: str
+
+
+class HistoryItem(BaseModel):
+    version: str
+    notes: str
+    sha256: str
+    size: int
+    created_at: str
+    author: str
+    action: str
+
+
+class HistoryReply(BaseModel):
+    history: list[HistoryItem]
+
+
+class VersionBody(PlaceBody):
+    version: Text = with_error("Version not found", min_length=1)
+
+
+class DuplicateBody(VersionBody):
+    new_version: Text = Field(min_length=1)
+    notes: Text = Field(default="", max_length=4000)
+
+
+@router.get("/api/builder/whoami", **describe(WhoamiReply))
+def whoami(principal: Reader) -> dict[str, Any]:
+    """Say who the caller is."""
+    return {"user": {"id": principal.key_id, "username": principal.name.partition(":")[2], "role": principal.role_text}}
+
+
+_Q = {"q": {"type": "string"}}
+
+
+@router.get("/api/builder/device-types", **describe(TypesReply, query=_Q))
+def list_types(request: Request, principal: Reader) -> dict[str, Any]:
+    """List the device types of the table, and those that only have a folder (decision D-TYPES)."""
+    server = server_of(request)
+    with server.database.read() as connection:
+        rows = type_table.list_types(connection)
+    found = {
+        row["name"]: {
+            "name": row["name"],
+            "desc": row["description"] or "",
+            "icon": f"/api/device-types/{row['id']}/icon" if row["icon_path"] else None,
+        }
+        for row in rows
+    }
+    for name in tree.list_types(server.data_dir):
+        found.setdefault(name, {"name": name, "desc": "", "icon": None})
+    wanted = request.query_params.get("q", "").casefold()
+    allowed = principal.device_types
+    return {
+        "device_types": [
+            found[name]
+            for name in sorted(found, key=str.casefold)
+            if wanted in f"{name} {found[name]['desc']}".casefold() and (allowed is None or name in allowed)
+        ]
+    }
+
+
+@router.get("/api/builder/distributions", **describe(DistributionsReply, 404, query={"type": {"type": "string"}}))
+def list_distributions(request: Request, principal: Reader) -> dict[str, Any]:
+    """List the distributions of a type with their current versions."""
+    server = server_of(request)
+    device_type = request.query_params.get("type", "")
+    if not device_type:
+        raise InvalidInput("Missing type")
+    check_type(principal, device_type)
+    with server.database.read() as connection:
+        published = releases.list_releases(connection, device_type=device_type)
+        in_table = {row["name"] for row in type_table.list_types(connection)}
+        names = {release.distribution for release in published}
+        if device_type in tree.list_types(server.data_dir):
+            names |= set(tree.list_distributions(server.data_dir, device_type))
+        elif not names and device_type not in in_table:
+            raise NotFound("Device type not found", hint="meetingctl fleet types list")
+        found = [
+            {"name": name, "last_version": releases.current_version(connection, device_type, name)}
+            for name in sorted(names)
+        ]
+    return {"distributions": found}
+
+
+@router.post("/api/builder/suggest-version", **describe(SuggestReply, body=PlaceBody))
+def suggest_version(
+    request: Request, principal: Reader, body: Annotated[PlaceBody, Depends(body_of(PlaceBody))]
+) -> dict[str, str]:
+    """Propose the number after the newest published one (decision D-SUGGEST)."""
+    with server_of(request).database.read() as connection:
+        return {
+            "suggested_version": suggest_next(releases.list_versions(connection, body.device_type, body.distribution))
+        }
+
+
+async def _manifest_body(request: Request) -> dict[str, Any]:
+    return check_manifest(await read_json(request))
+
+
+@router.post("/api/builder/start", **describe(StartReply))
+def start_build(
+    request: Request, principal: Builder, manifest: Annotated[dict[str, Any], Depends(_manifest_body)]
+) -> dict[str, str]:
+    """Open a build with a first manifest, which may be incomplete."""
+    _check_allowed(principal, manifest)
+    server, actor, owner = server_of(request), actor_of(request, principal), store.owner_of(principal)
+    build_id = server.writer.run(lambda connection: store.create_build(connection, actor, owner, manifest))
+    return {
+        "build_id": build_id,
+        "upload_url": "/api/builder/upload-file",
+        "manifest_url": f"/api/builder/manifest?build_id={build_id}",
+    }
+
+
+_UPLOAD = {
+    "requestBody": {
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["build_id", "file"],
+                    "properties": {
+                        "build_id": {"type": "string"},
+                        "type": {"type": "string", "maxLength": 32},
+                        "file": {"type": "string", "format": "binary"},
+                    },
+                }
+            }
+        }
+    }
+}
+
+
+def _with_form(described: dict[str, Any]) -> dict[str, Any]:
+    return {**described, "openapi_extra": {**described["openapi_extra"], **_UPLOAD}}
+
+
+@router.post("/api/builder/upload-file", **_with_form(describe(UploadReply, 404, 415, 507)))
+async def upload_file(request: Request, principal: Builder) -> dict[str, Any]:
+    """Add a file to a build, over the one of that name."""
+    server, actor = server_of(request), actor_of(request, principal)
+    caps = {"file": server.settings.builder_file_max_mib * _MIB}
+    room = await run_in_threadpool(room_bytes, server)
+    folder = server.data_dir / store.BUILDS / store.INCOMING
+    async with receive_upload(request, folder, file_fields=caps, room_bytes=room) as form:
+        build_id, filetype = form.fields.get("build_id"), form.fields.get("type", "")
+        if not build_id or "file" not in form.files:
+            raise InvalidInput("Missing build_id or file")
+        if len(filetype) > 32:
+            raise InvalidInput("Missing or invalid field: type")
+        file = form.files["file"]
+
+        def place() -> None:
+            with server.database.read() as connection:
+                store.get_build(connection, principal, build_id)
+            target = store.build_folder(server.data_dir, build_id)
+
+            def change(connection: sa.Connection) -> None:
+                store.record_file(connection, actor, build_id, file, filetype)
+                target.mkdir(parents=True, exist_ok=True, mode=0o700)
+                file.path.rename(target / file.filename)
+
+            server.writer.run(change)
+            tree.sync_folder(target)
+
+        await run_in_threadpool(place)
+    return {"success": True, "filename": file.filename, "filetype": filetype, "path": file.filename}
+
+
+_BUILD = {"build_id": {"type": "string"}}
+
+
+@router.get("/api/builder/manifest", **describe(ManifestReply, 404, query=_BUILD))
+def get_manifest(request: Request, principal: Builder) -> dict[str, Any]:
+    """Show the manifest of a build, and what is missing before it can be packaged."""
+    build_id = request.query_params.get("build_id", "")
+    if not build_id:
+        raise InvalidInput("Missing build_id")
+    with server_of(request).database.read() as connection:
+        build = store.get_build(connection, principal, build_id)
+        missing = _missing(connection, build)
+    return {"manifest": build["manifest"], "valid": not missing, "missing": missing}
+
+
+@router.post("/api/builder/manifest", **describe(ValidityReply, 404, body=ManifestBody))
+def set_manifest(
+    request: Request, principal: Builder, body: Annotated[ManifestBody, Depends(body_of(ManifestBody))]
+) -> dict[str, Any]:
+    """Replace the manifest of a build."""
+    manifest = check_manifest(body.manifest)
+    _check_allowed(principal, manifest)
+    actor = actor_of(request, principal)
+
+    def change(connection: sa.Connection) -> list[str]:
+        store.get_build(connection, principal, body.build_id)
+        store.set_manifest(connection, actor, body.build_id, manifest)
+        return _missing(connection, store.get_build(connection, principal, body.build_id))
+
+    missing = server_of(request).writer.run(change)
+    return {"success": True, "valid": not missing, "missing": missing}
+
+
+@router.post("/api/builder/package", **describe(PackageReply, 404, body=PackageBody))
+def package_build(
+    request: Request, principal: Builder, body: Annotated[PackageBody, Depends(body_of(PackageBody))]
+) -> dict[str, Any]:
+    """Queue the packaging of a build."""
+    if body.format not in FORMATS:
+        raise InvalidInput("Unsupported format", hint=f"use {' or '.join(FORMATS)}")
+    server, actor = server_of(request), actor_of(request, principal)
+
+    def change(connection: sa.Connection) -> str:
+        build = store.get_build(connection, principal, body.build_id)
+        if missing := _missing(connection, build):
+            raise InvalidInput("Manifest not valid", hint=f"missing: {', '.join(missing)}")
+        return store.create_job(connection, actor, build, body.format, most=server.settings.builder_jobs_max)
+
+    job_id = server.writer.run(change)
+    return {"success": True, "job_id": job_id, "status_url": f"/api/builder/package-status?job_id={job_id}"}
+
+
+@router.get("/api/builder/package-status", **describe(JobReply, 404, query={"job_id": {"type": "string"}}))
+def get_job(request: Request, principal: Builder) -> dict[str, Any]:
+    """Show how far a job is: queued, running, done or failed."""
+    with server_of(request).database.read() as connection:
+        job = store.get_job(connection, principal, request.query_params.get("job_id", ""))
+    done = job["state"] == "done"
+    return {
+        "state": job["state"],
+        "progress": job["progress"],
+        "download_url": f"/api/builder/download/{job['id']}" if done else None,
+        "sha256": job["sha256"],
+        "log": job["log"],
+    }
+
+
+@router.post("/api/builder/cancel", **describe(SuccessReply, 404, 409, body=JobBody))
+def cancel_job(
+    request: Request, principal: Builder, body: Annotated[JobBody, Depends(body_of(JobBody))]
+) -> dict[str, Any]:
+    """End a job that waits or runs; it becomes `failed`."""
+    actor = actor_of(request, principal)
+
+    def change(connection: sa.Connection) -> None:
+        job = store.get_job(connection, principal, body.job_id)
+        if not store.cancel_job(connection, actor, job):
+            raise Conflict("Job has ended")
+
+    server_of(request).writer.run(change)
+    return {"success": True}
+
+
+@router.get("/api/builder/download/{job_id}", **describe(None, 404, 409), response_class=Response)
+def download(request: Request, job_id: str, principal: Builder) -> Response:
+    """Send the archive of a finished job, whole or in ranges."""
+    server = server_of(request)
+    job = _finished(server, principal, job_id)
+    path = store.package_folder(server.data_dir, job_id) / job["archive_name"]
+    return send_file(request, path, sha256=job["sha256"], media_type="application/octet-stream", public=False)
+
+
+@router.post("/api/builder/commit", **describe(CommitReply, 404, 409, 507, body=CommitBody))
+def commit(
+    request: Request, principal: Builder, body: Annotated[CommitBody, Depends(body_of(CommitBody))]
+) -> dict[str, Any]:
+    """Publish the archive of a finished job; the same bytes again change nothing (decision D-OVERWRITE)."""
+    server = server_of(request)
+    job = _finished(server, principal, body.job_id)
+    manifest, archive = job["manifest"], store.package_folder(server.data_dir, job["id"]) / job["archive_name"]
+    return _publish(
+        request,
+        principal,
+        (str(manifest["device_type"]), str(manifest["distribution"]), str(manifest["version"])),
+        archive,
+        (job["archive_name"], job["size_bytes"], job["sha256"]),
+        notes=body.notes or str(manifest.get("notes") or ""),
+        action="commit",
+    )
+
+
+_PLACE = {"type": {"type": "string"}, "distribution": {"type": "string"}}
+
+
+@router.get("/api/builder/history", **describe(HistoryReply, query=_PLACE))
+def get_history(request: Request, principal: Reader) -> dict[str, Any]:
+    """List what was published, committed, duplicated and rolled back, newest first."""
+    device_type, distribution = request.query_params.get("type"), request.query_params.get("distribution")
+    if not device_type or not distribution:
+        raise InvalidInput("Missing type or distribution")
+    check_type(principal, device_type)
+    with server_of(request).database.read() as connection:
+        rows = releases.list_history(connection, device_type, distribution)
+    return {
+        "history": [
+            {
+                "version": row["version"],
+                "notes": row["notes"],
+                "sha256": row["sha256"],
+                "size": row["size_bytes"],
+                "created_at": wire_text(row["at_ms"]),
+                "author": row["author"],
+                "action": row["action"],
+            }
+            for row in rows
+        ]
+    }
+
+
+@router.post("/api/builder/rollback", **describe(SuccessReply, 404, 409, body=VersionBody))
+def rollback(
+    request: Request, principal: Builder, body: Annotated[VersionBody, Depends(body_of(VersionBody))]
+) -> dict[str, Any]:
+    """Make an older version the current one, and the target of the default channel; nothing is deleted."""
+    check_type(principal, body.device_type)
+    server, actor = server_of(request), actor_of(request, principal)
+
+    def change(connection: sa.Connection) -> None:
+        release = _release(connection, body)
+        before = releases.set_current(connection, body.device_type, body.distribution, body.version)
+        releases.record_history(connection, release, "rollback", principal.name, f"from {before}")
+        row = channels.find_channel(connection, body.device_type, body.distribution, _ROLLBACK_CHANNEL)
+        if row is not None and row["target_version"] != body.version:
+            channels.change_channel(connection, actor, row["id"], {"target_version": body.version})
+        after = {"version": body.version}
+        append(
+            connection, actor, "release.rollback", f"release:{release.name}", before={"version": before}, after=after
+        )
+
+    server.writer.run(change)
+    server.changes.announce()
+    return {"success": True}
+
+
+@router.post("/api/builder/duplicate", **describe(SuccessReply, 404, 409, 507, body=DuplicateBody))
+def duplicate(
+    request: Request, principal: Builder, body: Annotated[DuplicateBody, Depends(body_of(DuplicateBody))]
+) -> dict[str, Any]:
+    """Publish a version once more under a new number."""
+    server = server_of(request)
+    with server.database.read() as connection:
+        release = _release(connection, body)
+        if body.new_version in releases.list_versions(connection, body.device_type, body.distribution):
+            raise Conflict("Version already published")
+    folder = releases.release_folder(server.data_dir, body.device_type, body.distribution, body.version)
+    names = (body.device_type, body.distribution, body.new_version)
+    facts = (release.archive_name, release.size_bytes, release.sha256)
+    notes = body.notes or release.notes
+    _publish(request, principal, names, folder / release.archive_name, facts, notes=notes, action="duplicate")
+    return {"success": True}
+
+
+def _publish(
+    request: Request,
+    principal: Principal,
+    names: tuple[str, str, str],
+    archive: Path,
+    facts: tuple[str, int, str],
+    *,
+    notes: str,
+    action: str,
+) -> dict[str, Any]:
+    device_type, distribution, version = names
+    check_type(principal, device_type)
+    check_name(device_type, "device type")
+    check_name(distribution, "distribution")
+    check_version(version)
+    archive_name, size_bytes, sha256 = facts
+    manifest = Manifest(
+        device_type=device_type,
+        distribution=distribution,
+        version=version,
+        archive=archive_name,
+        sha256=sha256,
+        size_bytes=size_bytes,
+        notes=notes,
+        created_at=iso_text(now_ms()) or "",
+    )
+    draft = releases.ReleaseDraft(
+        device_type=device_type,
+        distribution=distribution,
+        version=version,
+        archive=archive,
+        archive_name=archive_name,
+        sha256=sha256,
+        size_bytes=size_bytes,
+        manifest=manifest.to_bytes(),
+        author=principal.name,
+        notes=notes,
+        action=action,
+    )
+    server = server_of(request)
+    try:
+        release = releases.publish_release(server, actor_of(request, principal), draft)
+    except VersionExists as exc:
+        raise Conflict("Version already published", hint=exc.hint) from None
+    url = file_url(request, server, release.name, release.archive_name)
+    return {"success": True, "path": release.name, "published_url": url}
+
+
+def _missing(connection: sa.Connection, build: sa.RowMapping) -> list[str]:
+    uploaded = {row["filename"] for row in store.list_files(connection, build["id"])}
+    return list_missing(build["manifest"], uploaded)
+
+
+def _check_allowed(principal: Principal, manifest: dict[str, Any]) -> None:
+    if principal.device_types is not None:
+        check_type(principal, str(manifest.get("device_type") or ""))
+
+
+def _finished(server: ServerState, principal: Principal, job_id: str) -> sa.RowMapping:
+    with server.database.read() as connection:
+        job = store.get_job(connection, principal, job_id)
+    if job["state"] != "done":
+        raise Conflict("Job not finished", hint=f"meetingctl builder status {job_id}")
+    return job
+
+
+def _release(connection: sa.Connection, body: VersionBody) -> releases.Release:
+    try:
+        return releases.get_release(connection, body.device_type, body.distribution, body.version)
+    except NotFound:
+        raise NotFound("Version not found", hint="meetingctl fleet releases list") from None
