@@ -3,14 +3,14 @@
 _meetingctl_subcommands() {
   local words=''
   case $1 in
-    '') words='demo login logout whoami version doctor help config completion serve tunnel remote fleet token audit device db' ;;
+    '') words='demo login logout whoami version doctor help config completion serve tunnel remote fleet builder token audit device db' ;;
     'config') words='get set unset list path check profile' ;;
     'config profile') words='list use add remove' ;;
     'completion') words='show install uninstall' ;;
     'serve') words='api tunnel all unit' ;;
     'tunnel') words='open list show close stats agent' ;;
     'remote') words='run ssh trust untrust' ;;
-    'fleet') words='list show create register authorize revoke note tokens services remove heartbeat rename tag parent publish updates history keys types distributions files releases channels rollout' ;;
+    'fleet') words='list show create register authorize revoke note tokens services remove heartbeat rename tag parent publish updates history events keys types distributions files releases channels rollout webhooks' ;;
     'fleet keys') words='list show add rm log export-ppk server rotate' ;;
     'fleet types') words='list show create update fork merge rm icon' ;;
     'fleet distributions') words='list create show get put' ;;
@@ -18,6 +18,8 @@ _meetingctl_subcommands() {
     'fleet releases') words='list show verify download notes' ;;
     'fleet channels') words='list set rm' ;;
     'fleet rollout') words='start status list pause resume abort' ;;
+    'fleet webhooks') words='list show add update rm deliveries redeliver ping' ;;
+    'builder') words='start upload manifest package status cancel download commit history rollback duplicate' ;;
     'token') words='list create revoke' ;;
     'audit') words='list export verify' ;;
     'device') words='status config stream record watchdog' ;;
@@ -92,6 +94,7 @@ _meetingctl_options() {
     'fleet publish') words='--type --distribution --release-version --notes --manifest --signature --dry-run -h --help' ;;
     'fleet updates') words='--state --type --distribution --search --export --out --limit --watch --fields --filter -h --help' ;;
     'fleet history') words='--status --to --from-day --until-day --limit --fields --filter -h --help' ;;
+    'fleet events') words='--device -n --limit -f --follow --fields --filter -h --help' ;;
     'fleet keys') words='-h --help' ;;
     'fleet keys list') words='--fields --filter -h --help' ;;
     'fleet keys show') words='--fields -h --help' ;;
@@ -137,6 +140,27 @@ _meetingctl_options() {
     'fleet rollout pause') words='--reason --dry-run -h --help' ;;
     'fleet rollout resume') words='--dry-run -h --help' ;;
     'fleet rollout abort') words='--dry-run -h --help' ;;
+    'fleet webhooks') words='-h --help' ;;
+    'fleet webhooks list') words='--fields --filter -h --help' ;;
+    'fleet webhooks show') words='--fields -h --help' ;;
+    'fleet webhooks add') words='--event --secret-file --off --dry-run -h --help' ;;
+    'fleet webhooks update') words='--url --event --on --off --new-secret --secret-file --dry-run -h --help' ;;
+    'fleet webhooks rm') words='--dry-run -h --help' ;;
+    'fleet webhooks deliveries') words='--state --limit --watch --fields --filter -h --help' ;;
+    'fleet webhooks redeliver') words='--dry-run -h --help' ;;
+    'fleet webhooks ping') words='--wait --dry-run -h --help' ;;
+    'builder') words='-h --help' ;;
+    'builder start') words='--version --manifest --notes --dry-run -h --help' ;;
+    'builder upload') words='--type --dry-run -h --help' ;;
+    'builder manifest') words='--dry-run -h --help' ;;
+    'builder package') words='--format --wait --dry-run -h --help' ;;
+    'builder status') words='--wait --fields -h --help' ;;
+    'builder cancel') words='--dry-run -h --help' ;;
+    'builder download') words='--out --dry-run -h --help' ;;
+    'builder commit') words='--notes --dry-run -h --help' ;;
+    'builder history') words='--fields --filter -h --help' ;;
+    'builder rollback') words='--dry-run -h --help' ;;
+    'builder duplicate') words='--notes --dry-run -h --help' ;;
     'token') words='-h --help' ;;
     'token list') words='--fields --filter -h --help' ;;
     'token create') words='--role --expires --dry-run -h --help' ;;
@@ -286,6 +310,11 @@ _meetingctl_value_kind() {
     'fleet history|--limit') kind='' ;;
     'fleet history|--fields') kind='' ;;
     'fleet history|--filter') kind='' ;;
+    'fleet events|--device') kind='' ;;
+    'fleet events|-n') kind='' ;;
+    'fleet events|--limit') kind='' ;;
+    'fleet events|--fields') kind='' ;;
+    'fleet events|--filter') kind='' ;;
     'fleet keys list|--fields') kind='' ;;
     'fleet keys list|--filter') kind='' ;;
     'fleet keys show|--fields') kind='' ;;
@@ -343,6 +372,29 @@ _meetingctl_value_kind() {
     'fleet rollout list|--fields') kind='' ;;
     'fleet rollout list|--filter') kind='' ;;
     'fleet rollout pause|--reason') kind='' ;;
+    'fleet webhooks list|--fields') kind='' ;;
+    'fleet webhooks list|--filter') kind='' ;;
+    'fleet webhooks show|--fields') kind='' ;;
+    'fleet webhooks add|--event') kind='' ;;
+    'fleet webhooks add|--secret-file') kind='@files' ;;
+    'fleet webhooks update|--url') kind='' ;;
+    'fleet webhooks update|--event') kind='' ;;
+    'fleet webhooks update|--secret-file') kind='@files' ;;
+    'fleet webhooks deliveries|--state') kind='' ;;
+    'fleet webhooks deliveries|--limit') kind='' ;;
+    'fleet webhooks deliveries|--fields') kind='' ;;
+    'fleet webhooks deliveries|--filter') kind='' ;;
+    'builder start|--version') kind='' ;;
+    'builder start|--manifest') kind='@files' ;;
+    'builder start|--notes') kind='' ;;
+    'builder upload|--type') kind='' ;;
+    'builder package|--format') kind='tar.gz zip' ;;
+    'builder status|--fields') kind='' ;;
+    'builder download|--out') kind='@files' ;;
+    'builder commit|--notes') kind='' ;;
+    'builder history|--fields') kind='' ;;
+    'builder history|--filter') kind='' ;;
+    'builder duplicate|--notes') kind='' ;;
     'token list|--fields') kind='' ;;
     'token list|--filter') kind='' ;;
     'token create|--role') kind='' ;;
@@ -419,9 +471,9 @@ _meetingctl_argument_kind() {
   local kind=''
   case "$1|$2" in
     'help|0') kind='exit-codes output settings targets' ;;
-    'config get|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
-    'config set|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
-    'config unset|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
+    'config get|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys builder_file_max_mib builder_jobs builder_jobs_max builder_keep_s authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
+    'config set|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys builder_file_max_mib builder_jobs builder_jobs_max builder_keep_s authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
+    'config unset|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys builder_file_max_mib builder_jobs builder_jobs_max builder_keep_s authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
     'config check|0') kind='@files' ;;
     'completion show|0') kind='bash zsh fish powershell' ;;
     'completion install|0') kind='bash zsh fish powershell' ;;
@@ -454,6 +506,7 @@ _meetingctl_argument_kind() {
     'fleet distributions put|0') kind='@devices' ;;
     'fleet distributions put|1') kind='@files' ;;
     'fleet files list|0') kind='@devices' ;;
+    'builder manifest|1') kind='@files' ;;
     'device config check|0') kind='@files' ;;
     'db backup|0') kind='@files' ;;
     'remote run|'*) kind='@targets' ;;
@@ -464,6 +517,7 @@ _meetingctl_argument_kind() {
     'fleet keys rm|'*) kind='@devices' ;;
     'fleet files upload|'*) kind='@files' ;;
     'fleet files rm|'*) kind='@files' ;;
+    'builder upload|'*) kind='@files' ;;
   esac
   printf '%s' "$kind"
 }

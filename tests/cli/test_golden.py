@@ -108,6 +108,26 @@ STORY: list[tuple[str, str, str]] = [
     ("fleet files list", "fleet files list cam-7", ""),
     ("fleet distributions show", "fleet distributions show cam-7", ""),
     ("fleet files rm", "fleet files rm rpicam/trixie app.tar.gz --yes", ""),
+    ("fleet events", "fleet events --device cam-7 -n 1 --fields source,subject,by,result", ""),
+    ("fleet webhooks add", "fleet webhooks add https://hooks.example.invalid/in --event device.offline", ""),
+    ("fleet webhooks list", "fleet webhooks list", ""),
+    ("fleet webhooks show", "fleet webhooks show 1", ""),
+    ("fleet webhooks update", "fleet webhooks update 1 --off", ""),
+    ("fleet webhooks ping", "fleet webhooks ping 1 --dry-run", ""),
+    ("fleet webhooks deliveries", "fleet webhooks deliveries 1", ""),
+    ("fleet webhooks redeliver", "fleet webhooks redeliver 1 1 --dry-run", ""),
+    ("fleet webhooks rm", "fleet webhooks rm 1 --yes", ""),
+    ("builder start", "builder start rpicam/trixie --version 2.0", ""),
+    ("builder upload", "builder upload {build} {archive}", ""),
+    ("builder manifest", "builder manifest {build}", ""),
+    ("builder package", "builder package {build} --wait", ""),
+    ("builder status", "builder status {job}", ""),
+    ("builder download", "builder download {job} --out {archive}.built", ""),
+    ("builder cancel", "builder cancel {job} --dry-run", ""),
+    ("builder commit", "builder commit {job} --notes built", ""),
+    ("builder history", "builder history rpicam/trixie --fields version,action,notes", ""),
+    ("builder duplicate", "builder duplicate rpicam/trixie/2.0 2.1", ""),
+    ("builder rollback", "builder rollback rpicam/trixie/2.0 --dry-run", ""),
     ("fleet remove", "fleet remove cam-7 --yes", ""),
     ("db status", "db status --data {data_dir}", ""),
     ("db migrate", "db migrate --data {new_dir}", ""),
@@ -133,6 +153,7 @@ ELSEWHERE_NOUNS = {"remote", "device"}
 SCRUB = [
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
     (re.compile(r"mk_[0-9a-f]+_[\w-]+"), "API_KEY"),
+    (re.compile(r"whsec_[\w-]+"), "WEBHOOK_SECRET"),
     (re.compile(r"http://127\.0\.0\.1:\d+"), "SERVER"),
 ]
 MADE = {"token_code", "ap_password", "http_pw_low", "http_pw_medium", "http_pw_high", "device_token"}
@@ -187,6 +208,13 @@ def _tell(folder: Path, server: Server):
             value = {"not JSON": result.out, "stderr": result.err}
         if name == "fleet create":
             known["token_code"] = value.get("token_code")
+        if name == "builder start":
+            known["build"] = value["build_id"]
+            folders[value["build_id"]] = "BUILD"
+        if name == "builder package":
+            known["job"] = value["job_id"]
+            folders[value["job_id"]] = "JOB"
+            folders[str(value["sha256"])] = "SHA256"
         if name == "token create":
             known["key_id"] = value["id"]
             folders[value["id"]] = "KEY_ID"

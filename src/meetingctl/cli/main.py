@@ -40,6 +40,7 @@ COMMANDS = {
     "tunnel": Entry("meetingctl.cli.tunnel:app", "Open and watch reverse tunnels to devices."),
     "remote": Entry("meetingctl.cli.remote:app", "Reach a device over SSH."),
     "fleet": Entry("meetingctl.cli.fleet:app", "Keep the server's records of devices."),
+    "builder": Entry("meetingctl.cli.builder:app", "Build archives for devices, and publish them."),
     "token": Entry("meetingctl.cli.token:app", "Make and revoke API keys."),
     "audit": Entry("meetingctl.cli.audit:app", "See who did what."),
     "device": Entry("meetingctl.cli.device:app", "Look after the camera on this machine."),

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from meetingctl.client.builder import Builder
 from meetingctl.client.catalog import Catalog
 from meetingctl.client.connection import (
     Connection,
@@ -29,6 +30,7 @@ from meetingctl.client.connection import (
 from meetingctl.client.keys import SshKeys
 from meetingctl.client.releases import Releases
 from meetingctl.client.rollouts import Rollouts
+from meetingctl.client.webhooks import Events, Webhooks
 from meetingctl.core.secret import Secret
 
 __all__ = ["FleetClient", "Health", "JsonObject", "choose_wait_s"]
@@ -46,6 +48,11 @@ class Health(NamedTuple):
 
 class FleetClient(Connection):
     """One server, one credential, a pool of connections. Safe to share between threads."""
+
+    @cached_property
+    def builder(self) -> Builder:
+        """Builds of distributions."""
+        return Builder(self)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -66,6 +73,16 @@ class FleetClient(Connection):
     def rollouts(self) -> Rollouts:
         """Rollouts."""
         return Rollouts(self)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Webhooks and their deliveries."""
+        return Webhooks(self)
+
+    @cached_property
+    def events(self) -> Events:
+        """What happened lately."""
+        return Events(self)
 
     # The server itself.
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
-from meetingctl.client.connection import Connection, JsonObject, as_object, as_objects, misshapen
+from meetingctl.client.connection import Connection, JsonObject, Told, ToldFile, as_object, as_objects, misshapen
 from meetingctl.core.errors import NotFound
 
 TYPES = "/api/device-types"
-Told = Callable[[int], object]
 
 
 class Catalog:
@@ -107,7 +106,7 @@ class Catalog:
         Raises: NotFound, InvalidInput, TooLarge, StorageFull.
         """
         path = "/api/flash/upload"
-        with _Told(file, tell) as stream:
+        with ToldFile(file, tell) as stream:
             files = {"file": (file.name, cast("BinaryIO", stream))}
             reply = self._connection.upload(path, fields=place, files=files, subject=f"{_place(place)}/{file.name}")
         return as_object(reply, path)
@@ -136,20 +135,6 @@ class Catalog:
         target = io.BytesIO()
         self._connection.download(path, target, subject=subject)
         return target.getvalue()
-
-
-class _Told(io.BufferedReader):
-    """A file that tells how much of it was read; it keeps its length, which the form needs."""
-
-    def __init__(self, path: Path, tell: Told | None) -> None:
-        super().__init__(io.FileIO(path))
-        self._heard_by = tell
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        chunk = super().read(size)
-        if self._heard_by is not None and chunk:
-            self._heard_by(len(chunk))
-        return chunk
 
 
 def _names(reply: Any, key: str, path: str) -> list[str]:

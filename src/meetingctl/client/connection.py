@@ -5,12 +5,14 @@ Only GET is repeated, because a repeated write may act twice. One deadline cover
 
 from __future__ import annotations
 
+import io
 import logging
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, NoReturn, Self
 from urllib.parse import urlsplit
@@ -35,6 +37,9 @@ BACKOFF_CAP_S = 2.0
 RETRY_AFTER_CAP_S = 10.0
 REPLY_CAP_BYTES = 64 * 1024 * 1024
 _JITTER = random.SystemRandom()
+
+
+Told = Callable[[int], object]  # hears how many bytes each step has moved
 
 
 class Reply(NamedTuple):
@@ -330,3 +335,17 @@ def as_rows(rows: Any, name: str, path: str, *needed: str) -> list[JsonObject]:
     if fault := next(filter(None, (find_fault(row, needed) for row in rows)), None):
         raise misshapen(path, fault)
     return rows
+
+
+class ToldFile(io.BufferedReader):
+    """A file that tells how much of it was read; it keeps its length, which the form needs."""
+
+    def __init__(self, path: Path, tell: Told | None) -> None:
+        super().__init__(io.FileIO(path))
+        self._heard_by = tell
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        chunk = super().read(size)
+        if self._heard_by is not None and chunk:
+            self._heard_by(len(chunk))
+        return chunk
