@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meetingctl.cli import (
+    fleet_events,
     fleet_files,
     fleet_keys,
     fleet_publish,
@@ -16,6 +17,7 @@ from meetingctl.cli import (
     fleet_releases,
     fleet_rollout,
     fleet_types,
+    webhooks,
 )
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import Device, Devices, DryRun, Fields, Filters, Watch
@@ -447,3 +449,5 @@ app.add("channels", fleet_releases.channels, "Say which version devices should h
 app.add("rollout", fleet_rollout.app, "Hand a release out wave by wave.")
 app.command("updates")(fleet_publish.show_updates)
 app.command("history")(fleet_publish.show_history)
+app.command("events")(fleet_events.show_events)
+app.add("webhooks", webhooks.app, "Tell other systems what happens.")

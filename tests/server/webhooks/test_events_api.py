@@ -35,9 +35,9 @@ def test_a_viewer_sees_what_devices_did(any_fleet: Fleet) -> None:
     reply = read(any_fleet)
     assert [(item["event"], item["subject"]) for item in reply["events"]] == [("one", "cam-1"), ("two", "cam-2")]
     assert {item["source"] for item in reply["events"]} == {"device"}
-    assert read(any_fleet, f"?after={reply['next']}") == {"events": [], "next": reply["next"]}
+    assert read(any_fleet, f"?after={reply['cursor']}") == {"events": [], "cursor": reply["cursor"]}
     log(any_fleet, "three")
-    assert [item["event"] for item in read(any_fleet, f"?after={reply['next']}")["events"]] == ["three"]
+    assert [item["event"] for item in read(any_fleet, f"?after={reply['cursor']}")["events"]] == ["three"]
     assert [item["event"] for item in read(any_fleet, "?device_key=cam-2")["events"]] == ["two"]
 
 
@@ -50,7 +50,7 @@ def test_an_administrator_sees_the_audit_log_too(any_fleet: Fleet) -> None:
         ("audit", "device.create"),
     }
     any_fleet.call("PUT", "/api/devices/cam-1/note", key=any_fleet.admin, json={"note": "new"})
-    (item,) = read(any_fleet, f"?after={reply['next']}", role="admin")["events"]
+    (item,) = read(any_fleet, f"?after={reply['cursor']}", role="admin")["events"]
     assert (item["event"], item["subject"], item["by"]) == ("device.note", "device:cam-1", "key:the admin")
     assert "new" not in str(item)
     about = read(any_fleet, "?device_key=cam-1", role="admin")["events"]
@@ -60,7 +60,7 @@ def test_an_administrator_sees_the_audit_log_too(any_fleet: Fleet) -> None:
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 def test_a_follower_misses_nothing(any_fleet: Fleet, limit: int) -> None:
     any_fleet.device("cam-1")
-    after = read(any_fleet, role="admin")["next"]
+    after = read(any_fleet, role="admin")["cursor"]
     wanted = []
     for number in range(6):
         log(any_fleet, f"log {number}")
@@ -70,7 +70,7 @@ def test_a_follower_misses_nothing(any_fleet: Fleet, limit: int) -> None:
     while page := (reply := read(any_fleet, f"?after={after}&limit={limit}", role="admin"))["events"]:
         assert len(page) <= limit
         seen += [item["event"] for item in page]
-        after = reply["next"]
+        after = reply["cursor"]
     assert sorted(seen) == sorted(wanted)
     assert [event for event in seen if event.startswith("log")] == [f"log {number}" for number in range(6)]
 
@@ -82,7 +82,7 @@ def test_the_first_page_ends_at_now(any_fleet: Fleet) -> None:
         any_fleet.call("PUT", "/api/devices/cam-1/note", key=any_fleet.admin, json={"note": str(number)})
     reply = read(any_fleet, "?limit=2", role="admin")
     assert [item["event"] for item in reply["events"]] == ["device.note"] * 2
-    assert read(any_fleet, f"?after={reply['next']}", role="admin")["events"] == []
+    assert read(any_fleet, f"?after={reply['cursor']}", role="admin")["events"] == []
 
 
 @pytest.mark.parametrize("after", ["x", "1", "1-", "-1-2", "1-2-3", "1" * 19 + "-1", "\u0663-1"])

@@ -40,10 +40,10 @@ class EventItem(BaseModel):
 
 
 class EventsReply(BaseModel):
-    """Oldest first; `next` is the `after` that continues here."""
+    """Oldest first; `cursor` is the `after` that continues here."""
 
     events: list[EventItem]
-    next: str
+    cursor: str
 
 
 class Cursor(NamedTuple):
@@ -95,7 +95,7 @@ def list_events(request: Request, principal: Viewer) -> dict[str, Any]:
     entries = merge(logged, audited)
     kept = entries[:limit] if cursor else entries[-limit:]
     after = advance(cursor or Cursor(0, 0), kept if cursor else entries)
-    return {"events": [_shown(entry) for entry in kept], "next": f"{after.log_id}-{after.audit_id}"}
+    return {"events": [_shown(entry) for entry in kept], "cursor": f"{after.log_id}-{after.audit_id}"}
 
 
 def merge(logged: Any, audited: Any) -> list[_Entry]:
