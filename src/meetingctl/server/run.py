@@ -24,6 +24,7 @@ from meetingctl.core.settings import Settings
 from meetingctl.server.app import make_app
 from meetingctl.server.bounded_http import BoundedHttp
 from meetingctl.server.builder.worker import run_packages
+from meetingctl.server.changes import hear_for_ever
 from meetingctl.server.credentials_file import keep_address, write_credentials
 from meetingctl.server.db.engine import database_url, open_database
 from meetingctl.server.db.migrate import migrate
@@ -103,6 +104,7 @@ class ControlPlane:
         directory = RegistryDirectory(state)
         if "tunnel" in self._parts:
             await self._start_proxy(state, directory)
+        await self._stack.enter_async_context(_background(hear_for_ever(state.changes, database)))
         await self._stack.enter_async_context(_background(sweep_for_ever(state)))
         await self._stack.enter_async_context(_background(run_rollouts(state)))
         await self._stack.enter_async_context(_background(watch_presence(state)))
@@ -135,7 +137,7 @@ class ControlPlane:
     async def _start_proxy(self, state: ServerState, directory: RegistryDirectory) -> None:
         from meetingctl.tunnel.proxy import Proxy
 
-        proxy = Proxy(settings=self._settings, directory=directory, name="embedded")
+        proxy = Proxy(settings=self._settings, directory=directory, name=_proxy_name(self._settings))
         try:
             await proxy.start()
         except (ConfigError, Conflict) as exc:
@@ -143,6 +145,11 @@ class ControlPlane:
         self._stack.push_async_callback(proxy.close)
         state.metrics.watch_tunnels(proxy.counters)
         self._proxy = proxy
+
+
+def _proxy_name(settings: Settings) -> str:
+    """Name a proxy among those that share a registry, the same after a restart, so that it replaces what it said."""
+    return f"{socket.gethostname()[:40]}:{settings.tunnel_listen}"[:64]
 
 
 def told_host(settings: Settings) -> str:
@@ -318,8 +325,7 @@ def serve_tunnel(settings: Settings, *, announce: Callable[[str], object] = sys.
         async with contextlib.AsyncExitStack() as stack:
             client = FleetClient(settings.server_url, api_key=settings.api_key, timeout_s=min(10.0, settings.timeout_s))
             stack.callback(client.close)
-            name = f"{socket.gethostname()}:{settings.tunnel_listen}"
-            proxy = Proxy(settings=settings, directory=ApiDirectory(client), name=name)
+            proxy = Proxy(settings=settings, directory=ApiDirectory(client), name=_proxy_name(settings))
             await proxy.start()
             stack.push_async_callback(proxy.close)
             announce(f"tunnel proxy for {settings.server_url} on {join_endpoint(*proxy.address)}\n")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from meetingctl.core.net import IpNetwork, parse_networks
 from meetingctl.core.settings import Settings
+from meetingctl.server.changes import Changes
 from meetingctl.server.db.engine import Database
 from meetingctl.server.db.writer import GroupWriter
 from meetingctl.server.devices.heartbeat import Heartbeats
@@ -19,21 +19,6 @@ from meetingctl.server.identity.keys import KeyRing
 from meetingctl.server.metrics.prometheus import Metrics
 
 FleetCounts = dict[Any, tuple[float, dict[str, int]]]
-
-
-class Changes:
-    """Tell whoever listens that tunnels or devices changed, so that a proxy in the same process acts at once."""
-
-    def __init__(self) -> None:
-        self._listeners: list[Callable[[], None]] = []
-
-    def listen(self, callback: Callable[[], None]) -> None:
-        """Call `callback` after each change, from whatever thread made it."""
-        self._listeners.append(callback)
-
-    def announce(self) -> None:
-        for callback in self._listeners:
-            callback()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +34,7 @@ class ServerState:
     credentials: CredentialCheck
     metrics: Metrics
     heartbeats: Heartbeats
-    changes: Changes = field(default_factory=Changes)
+    changes: Changes
     trusted_proxies: tuple[IpNetwork, ...] = ()
     fleet_counts: FleetCounts = field(default_factory=dict)  # filter -> until when (monotonic), counts per state
     started_s: float = field(default_factory=time.monotonic)
@@ -63,6 +48,7 @@ def make_state(settings: Settings, data_dir: Path, database: Database) -> Server
     credentials.refused = metrics.refused_credential
     writer.observe = metrics.observe_commit
     metrics.watch_writer(lambda: writer.pending)
+    has_others = database.dialect == "postgresql"
     return ServerState(
         settings=settings,
         data_dir=data_dir,
@@ -73,5 +59,6 @@ def make_state(settings: Settings, data_dir: Path, database: Database) -> Server
         credentials=credentials,
         metrics=metrics,
         heartbeats=Heartbeats(settings, writer, index, credentials, metrics),
+        changes=Changes(index, ring, writer if has_others else None),
         trusted_proxies=parse_networks(settings.trusted_proxies),
     )

@@ -1,8 +1,8 @@
 """What a heartbeat and a credential check need to know of a device, in memory.
 
 A request costs a dictionary look-up instead of a query. Everything that changes one of these facts calls `forget`; with
-several processes on one database an entry also expires after a few seconds, which bounds how long a revoked credential
-works in another process.
+several processes on one database each tells the others; an entry also expires after a few seconds, which bounds how
+long a revoked credential works in a process that did not hear.
 """
 
 from __future__ import annotations
@@ -92,6 +92,12 @@ class DeviceIndex:
         with self._publishing:
             self._forgotten += 1
             self._facts.pop(device_key, None)
+
+    def forget_all(self) -> None:
+        """Drop every device, after changes that nobody named."""
+        with self._publishing:
+            self._forgotten += 1
+            self._facts.clear()
 
     def _load(self, device_key: str) -> DeviceFacts | None:
         forgotten = self._forgotten

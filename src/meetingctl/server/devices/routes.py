@@ -375,6 +375,4 @@ def apply_change(request: Request, principal: Principal, device_key: str, action
 
 def forget(request: Request, device_key: str) -> None:
     """Drop what is cached of a device, and let the tunnel proxy look again."""
-    server = server_of(request)
-    server.index.forget(device_key)
-    server.changes.announce()
+    server_of(request).changes.announce_device(device_key)

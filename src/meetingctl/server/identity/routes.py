@@ -127,5 +127,5 @@ def delete_key(request: Request, key_id: str, principal: KeyAdmin) -> dict[str, 
     """Revoke an API key; the last administrator's key stays."""
     server, actor = server_of(request), actor_of(request, principal)
     server.writer.run(lambda connection: revoke_key(connection, actor, key_id))
-    server.ring.forget_all()
+    server.changes.announce_credentials()
     return {"success": True}
