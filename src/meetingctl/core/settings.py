@@ -191,6 +191,9 @@ class Settings:
     # Files that people upload.
     storage_quota_mib: int = _setting(102_400, "storage", "what uploaded files may take together", _count(1, 2**30))
     storage_reserve_mib: int = _setting(512, "storage", "free space that uploads leave on the disk", _count(0, 2**30))
+    device_types_strict: bool = _setting(
+        False, "storage", "whether a new device needs a type and a distribution that exist", _flag
+    )
     flash_file_max_mib: int = _setting(512, "storage", "largest file of a distribution", _count(1, 8192))
 
     # Releases and updates.

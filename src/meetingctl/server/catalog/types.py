@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from meetingctl.core.clock import now_ms, wire_text
 from meetingctl.core.errors import Conflict, InvalidInput, NotFound
 from meetingctl.server.audit.chain import Actor, append
+from meetingctl.server.catalog import tree
 from meetingctl.server.catalog.fields import fold_name
 from meetingctl.server.db.schema import device_types
 from meetingctl.server.devices.store import move_devices
@@ -29,6 +31,17 @@ def list_types(connection: sa.Connection) -> list[sa.RowMapping]:
     """Return the types that are not deleted, oldest first."""
     query = sa.select(device_types).where(device_types.c.status != "deleted").order_by(device_types.c.id)
     return list(connection.execute(query).mappings())
+
+
+def find_unknown(data_dir: Path, connection: sa.Connection, device_type: str, distribution: str) -> str | None:
+    """Say what of a place is neither in the table nor a folder of files; None when both are known."""
+    folders = tree.list_types(data_dir)
+    query = sa.select(device_types.c.id).where(device_types.c.live_name == fold_name(device_type))
+    if device_type not in folders and connection.execute(query).first() is None:
+        return f"unknown device type {device_type}"
+    if device_type not in folders or distribution not in tree.list_distributions(data_dir, device_type):
+        return f"unknown distribution {device_type}/{distribution}"
+    return None
 
 
 def get_type(connection: sa.Connection, type_id: int) -> sa.RowMapping:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AliasChoices, BaseModel, Field
 
 from meetingctl.core.clock import now_ms
@@ -21,6 +21,7 @@ from meetingctl.core.ids import (
 )
 from meetingctl.core.secret import sha256_hex
 from meetingctl.server.audit.chain import Actor, append
+from meetingctl.server.catalog.types import find_unknown
 from meetingctl.server.db.schema import devices
 from meetingctl.server.devices import store
 from meetingctl.server.devices.routes import Operator, forget
@@ -104,12 +105,23 @@ def generate_and_register(request: Request, principal: Operator) -> dict[str, An
 
 @router.post("/api/devices/manual-create", **describe(ManualReply, 409, body=ManualBody))
 def manual_create(
-    request: Request, principal: Operator, body: Annotated[ManualBody, Depends(body_of(ManualBody))]
+    request: Request,
+    response: Response,
+    principal: Operator,
+    body: Annotated[ManualBody, Depends(body_of(ManualBody))],
 ) -> dict[str, Any]:
-    """Create a device with a chosen key. The type and the distribution need not exist yet (decision D-TYPECHECK)."""
+    """Create a device with a chosen key.
+
+    Type and distribution need not exist yet: the header X-Meeting-Warning names what does not, unless the setting
+    device_types_strict refuses it (decision D-TYPECHECK).
+    """
     if not is_device_key(body.devicekey):
         raise InvalidInput("Missing or invalid field: devicekey")
-    actor = actor_of(request, principal)
+    server, actor = server_of(request), actor_of(request, principal)
+    with server.database.read() as connection:
+        warning = find_unknown(server.data_dir, connection, body.device_type, body.distribution)
+    if warning and server.settings.device_types_strict:
+        raise InvalidInput(warning.capitalize(), hint="meetingctl fleet types list")
 
     def change(connection: Any) -> dict[str, Any]:
         return store.create_device(
@@ -122,7 +134,9 @@ def manual_create(
             product_serial=body.product_serial or None,
         )
 
-    row = server_of(request).writer.run(change)
+    row = server.writer.run(change)
+    if warning:
+        response.headers["X-Meeting-Warning"] = warning
     names = ("device_type", "distribution", "product_serial")
     return _shown(row) | {name: row[name] for name in names}
 
