@@ -88,7 +88,7 @@ def test_check(cli: Cli, root: Path, tmp_path: Path) -> None:
     assert bad.code == 78
     assert bad.out.splitlines() == [
         "fault\tline 1: RTSP_PORT is '70000', allowed is a whole number from 1 to 65535",
-        "note\tline 2: MINE is '1', but no such key is known",
+        "note\tline 2: MINE: no such key is known",
     ]
     assert "hint: meetingctl device config set RTSP_PORT VALUE" in bad.err
     in_json = cli("device", "config", "check", "--json")

@@ -47,6 +47,15 @@ class TestFiles:
         system.write("/x", system.read("/x"))
         assert (tmp_path / "x").read_bytes() == b"a\xff\xfe\n"
 
+    def test_what_is_no_plain_file_is_refused_without_waiting(self, system: System, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "circle").symlink_to("circle")
+        (tmp_path / "folder").mkdir()
+        for name, text in (("pipe", "not a regular file"), ("circle", "circle"), ("folder", "cannot read")):
+            with pytest.raises(MeetingctlError, match=text) as caught:
+                system.read(f"/{name}")
+            assert caught.value.hint
+
     def test_a_rewrite_keeps_the_mode_and_a_given_one_wins(self, system: System, tmp_path: Path) -> None:
         system.write("/x", "1")
         assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o644

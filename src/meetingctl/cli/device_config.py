@@ -148,8 +148,10 @@ def check_file(
     if problems:
         run.out.rows(problems, ("level", "text"), empty="")
     if faults:
-        key = next((problem.key for problem in faults if problem.key), "KEY")
-        fix = f"correct {file} and check again" if file else f"meetingctl device config set {key} VALUE"
+        key = next((problem.key for problem in faults if problem.key), "")
+        fix = f"meetingctl device config set {key} VALUE"
+        if file or not key:
+            fix = f"correct line {faults[0].line} of {name} and check again"
         raise ConfigError(f"{name}: invalid, {len(faults)} to correct", hint=fix)
     run.out.value(None, text=f"{name}: ok")
 

@@ -115,7 +115,11 @@ def below(root: Path, device_path: str | PurePosixPath) -> Path:
             hint="give an absolute path without '..', for example /etc/rpi-cam/config.env",
         )
     path = root.joinpath(*pure.parts[1:])
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        is_inside = path.resolve().is_relative_to(root.resolve())
+    except (RuntimeError, OSError):  # a circle of links, or a name that is too long
+        raise InvalidInput(f"{pure}: its symbolic links lead in a circle", hint=f"ls -l {pure}") from None
+    if not is_inside:
         raise InvalidInput(f"{pure}: a symbolic link leads out of {root}")
     return path
 

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Literal, NamedTuple, Self
 
-from meetingctl.core.errors import Busy, Forbidden, MeetingctlError, NotFound, StorageFull, TooLarge
+from meetingctl.core.errors import Busy, Forbidden, InvalidInput, MeetingctlError, NotFound, StorageFull, TooLarge
 from meetingctl.core.layout import below
 from meetingctl.core.paths import write_atomic
 
@@ -145,12 +145,16 @@ class System:
         Raises: NotFound, Forbidden, TooLarge, MeetingctlError for any other failure.
         """
         try:
-            with self.path(device_path).open("rb") as file:
+            # Without waiting: a pipe in the place of a file would hold a daemon for ever.
+            descriptor = os.open(self.path(device_path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise InvalidInput(f"{device_path}: not a regular file", hint=f"ls -l {device_path}")
                 content = file.read(limit_bytes + 1)
         except OSError as exc:
             raise _file_error(exc, "read", device_path) from exc
         if len(content) > limit_bytes:
-            raise TooLarge(f"{device_path}: larger than {limit_bytes} bytes")
+            raise TooLarge(f"{device_path}: larger than {limit_bytes} bytes", hint=f"ls -l {device_path}")
         return content.decode("utf-8", "surrogateescape")
 
     def write(self, device_path: DevicePath, content: str | bytes, *, mode: int | None = None) -> None:
@@ -366,4 +370,6 @@ def _file_error(exc: OSError, action: str, device_path: DevicePath) -> Meetingct
             return Forbidden(text, hint="mount -o remount,rw /")
         case errno.ENOSPC | errno.EDQUOT:
             return StorageFull(text, hint="df -h")
+        case errno.EISDIR | errno.ELOOP | errno.ENOTDIR:
+            return MeetingctlError(text, hint=f"ls -l {device_path}")
     return MeetingctlError(text)

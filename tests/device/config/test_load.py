@@ -42,7 +42,7 @@ def test_a_wrong_value_becomes_the_default_and_is_named() -> None:
 def test_oddities_are_told_and_are_no_faults() -> None:
     loaded = load("RTSP_PROT=1\nLOG_FILE=/x\nRTSP_PORT=1\nRTSP_PORT=2\n")
     assert [problem.text() for problem in loaded.problems] == [
-        "line 1: RTSP_PROT is '1', but no such key is known; nearest is RTSP_PORT",
+        "line 1: RTSP_PROT: no such key is known; nearest is RTSP_PORT",
         "line 4: RTSP_PORT is set more than once, the last one counts",
     ]
     assert loaded.faults() == ()

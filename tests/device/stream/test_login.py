@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -47,6 +49,15 @@ def test_the_methods_that_are_offered(guarded: Stream) -> None:
     headers = ask("DESCRIBE", endpoint(guarded, None), timeout_s=20).header_list("www-authenticate")
     assert {header.split()[0].lower() for header in headers} == wanted
     assert all('realm="Shop"' in header for header in headers)
+
+
+def test_a_method_that_is_not_offered_is_not_accepted(guarded: Stream) -> None:
+    token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    url = f"rtsp://127.0.0.1:{guarded.keys['RTSP_PORT']}/stream"
+    with socket.create_connection(("127.0.0.1", int(guarded.keys["RTSP_PORT"])), 20) as sock:
+        sock.sendall(f"DESCRIBE {url} RTSP/1.0\r\nCSeq: 1\r\nAuthorization: Basic {token}\r\n\r\n".encode())
+        status = sock.recv(4096).split(b" ")[1]
+    assert status == (b"401" if guarded.keys["RTSP_AUTH_METHOD"] == "digest" else b"200")
 
 
 def test_the_password_stands_in_no_log_and_no_state(guarded: Stream) -> None:

@@ -50,7 +50,8 @@ class Problem:
             case "missing":
                 return f"{where}{self.key} is missing: {self.allowed}"
             case "unknown":
-                return f"{where}{self.key} is {self.value[:80]!r}, but no such key is known{self.allowed}"
+                # Without its value: a misspelled password is unknown too.
+                return f"{where}{self.key}: no such key is known{self.allowed}"
             case "repeated":
                 return f"{where}{self.key} is set more than once, the last one counts"
             case "half":

@@ -24,8 +24,11 @@ def make_auth(gst: Gstreamer, config: DeviceConfig) -> Any | None:
     token.set_string(server.RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE)
     auth = server.RTSPAuth()
     user, password = config.rtsp_user, config.rtsp_password.reveal()
-    auth.add_basic(server.RTSPAuth.make_basic(user, password), token)
-    auth.add_digest(user, password, token)
+    # What is added is accepted, offered or not: a login limited to digest must not know the other way.
+    if config.rtsp_auth_method != "digest":
+        auth.add_basic(server.RTSPAuth.make_basic(user, password), token)
+    if config.rtsp_auth_method != "basic":
+        auth.add_digest(user, password, token)
     auth.set_realm(config.rtsp_realm)
     _set_methods(gst, auth, config.rtsp_auth_method)
     return auth
