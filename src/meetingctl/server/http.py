@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 from fastapi import Depends, Request
@@ -14,7 +14,7 @@ from meetingctl.core.errors import Forbidden, InvalidInput, MissingCredential, U
 from meetingctl.core.net import is_loopback
 from meetingctl.server.audit.chain import Actor
 from meetingctl.server.identity.credentials import Credentials, bearer_of
-from meetingctl.server.identity.principal import ANONYMOUS, LOCAL, OPEN, Principal, Role, Service
+from meetingctl.server.identity.principal import ANONYMOUS, LOCAL, OPEN, Principal, Role, Service, permission_of
 from meetingctl.server.state import ServerState
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 JSON_DEPTH = 32
 MAX_INT = 2**63 - 1
 B = TypeVar("B", bound="Body")
+Limits = Literal["device", "types", "both"]
 
 
 class ErrorReply(BaseModel):
@@ -168,7 +169,11 @@ def query_int(request: Request, name: str, default: int, least: int, most: int) 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call a route: a role, the device of the path, service keys, this machine, or, in mode compat, anybody."""
+    """Who may call a route: a role, the device of the path, service keys, this machine, or, in mode compat, anybody.
+
+    A key that is limited to device types or tags gets no further than to the devices within, unless the route looks at
+    such limits itself: at `types`, or at `both`.
+    """
 
     role: Role
     device: bool = False
@@ -177,6 +182,7 @@ class Access:
     open_mode: bool = True  # False: not even in mode legacy-open without a credential
     permission: str | None = None
     loopback: bool = False  # programs on this machine without a credential
+    limits: Limits = "device"
 
     def allows(self, principal: Principal, device_key: str | None, mode: str) -> bool:
         """Decide. Pure."""
@@ -190,7 +196,14 @@ class Access:
             return self.device and device_key is not None and principal.is_device(device_key)
         if principal.service is not None:
             return principal.service in self.services
-        return principal.has_role(self.role) and (self.permission is None or principal.may(self.permission))
+        if not principal.has_role(self.role) or not principal.may(self.permission or permission_of(self.role)):
+            return False
+        return device_key is not None or self._heeds_limits(principal)
+
+    def _heeds_limits(self, principal: Principal) -> bool:
+        if principal.tags is not None:
+            return self.limits == "both"
+        return principal.device_types is None or self.limits != "device"
 
 
 def is_local(request: Request) -> bool:
@@ -224,11 +237,20 @@ async def authorize(request: Request, access: Access, device_key: str | None) ->
     if access.loopback and is_local(request) and not presented(request):
         return LOCAL
     principal = await identify(request, device_key)
-    if access.allows(principal, device_key, server_of(request).settings.mode):
-        return principal
-    if principal.kind in ("anonymous", "open"):
+    server = server_of(request)
+    if access.allows(principal, device_key, server.settings.mode):
+        if device_key is None or await server.credentials.is_within_limits(principal, device_key):
+            return principal
+    elif principal.kind in ("anonymous", "open"):
         raise MissingCredential("Unauthorized", hint="meetingctl login")
-    raise Forbidden("Forbidden", needed=access.role.name.lower())
+    raise refuse(request, principal, access.role.name.lower())
+
+
+def refuse(request: Request, principal: Principal, needed: str = "") -> Forbidden:
+    """Audit that a known caller may not do this; return the error to raise. `needed` is the least role that may."""
+    route = f"{request.method} {getattr(request.scope.get('route'), 'path', request.url.path)}"
+    server_of(request).credentials.note_refusal(principal, actor_of(request, principal), route)
+    return Forbidden("Forbidden", needed=needed)
 
 
 def need(
@@ -240,9 +262,10 @@ def need(
     open_mode: bool = True,
     permission: str | None = None,
     loopback: bool = False,
+    limits: Limits = "device",
 ) -> Any:
     """Return the dependency that gives a route its principal. `permission` is one of `principal.PERMISSIONS`."""
-    access = Access(role, device, services, compat_anonymous, open_mode, permission, loopback)
+    access = Access(role, device, services, compat_anonymous, open_mode, permission, loopback, limits)
 
     async def check(request: Request) -> Principal:
         return await authorize(request, access, request.path_params.get("device_key"))

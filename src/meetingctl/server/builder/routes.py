@@ -43,8 +43,8 @@ from meetingctl.server.uploads import receive_upload
 
 router = APIRouter(tags=["builder"])
 
-Reader = Annotated[Principal, need(Role.VIEWER, permission="updates:view")]
-Builder = Annotated[Principal, need(Role.OPERATOR, permission="updates:publish")]
+Reader = Annotated[Principal, need(Role.VIEWER, permission="updates:view", limits="both")]
+Builder = Annotated[Principal, need(Role.OPERATOR, permission="updates:publish", limits="types")]
 _MIB = 1024**2
 _ROLLBACK_CHANNEL = "default"
 

@@ -29,10 +29,10 @@ from meetingctl.server.uploads import receive_upload
 
 router = APIRouter(tags=["catalog"])
 
-Viewer = Annotated[Principal, need(Role.VIEWER)]
+Viewer = Annotated[Principal, need(Role.VIEWER, limits="both")]
 ViewerOrDevice = Annotated[Principal, need(Role.VIEWER, device=True)]
-Operator = Annotated[Principal, need(Role.OPERATOR)]
-Admin = Annotated[Principal, need(Role.ADMIN)]
+Operator = Annotated[Principal, need(Role.OPERATOR, limits="types")]
+Admin = Annotated[Principal, need(Role.ADMIN, limits="types")]
 
 _MIB = 1024**2
 _UPLOAD: dict[str, Any] = {

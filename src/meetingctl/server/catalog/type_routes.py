@@ -25,7 +25,7 @@ from meetingctl.server.uploads import UploadedFile, receive_upload
 
 router = APIRouter(tags=["catalog"])
 
-Viewer = Annotated[Principal, need(Role.VIEWER)]
+Viewer = Annotated[Principal, need(Role.VIEWER, limits="both")]
 Admin = Annotated[Principal, need(Role.ADMIN)]
 TypeId = Annotated[str, Path(alias="id")]
 

@@ -25,7 +25,7 @@ from meetingctl.server.db.schema import connection_logs
 from meetingctl.server.db.writer import GroupWriter
 from meetingctl.server.devices.index import DeviceFacts, DeviceIndex
 from meetingctl.server.identity.credentials import CredentialCheck, Credentials, bearer_of
-from meetingctl.server.identity.principal import Role
+from meetingctl.server.identity.principal import Principal, Role
 
 if TYPE_CHECKING:
     from meetingctl.server.front import RequestFacts
@@ -234,8 +234,8 @@ class Heartbeats:
         """Say whether the heartbeat carries a right credential. Raises: AuthError for a wrong or a missing one."""
         if presented.bearer:
             principal = await self._credentials.verify(presented, device.device_key)
-            if principal.kind != "device" and not principal.has_role(Role.OPERATOR):
-                raise Forbidden("Forbidden")
+            if principal.kind != "device":
+                await self._check_person(principal, device.device_key)
             return True
         if presented.token_code:
             self._credentials.check_token_code(device, presented)
@@ -243,6 +243,12 @@ class Heartbeats:
         if self._mode == "enforce":
             raise AuthError("Unauthorized")
         return self._mode == "legacy-open"
+
+    async def _check_person(self, principal: Principal, device_key: str) -> None:
+        """Raises: Forbidden for a role or a key that may not change this device."""
+        may_manage = principal.has_role(Role.OPERATOR) and principal.may("fleet:manage")
+        if not may_manage or not await self._credentials.is_within_limits(principal, device_key):
+            raise Forbidden("Forbidden")
 
     async def record(self, device: DeviceFacts, fields: Mapping[str, Any], peer: str) -> None:
         """Store the fields of a registration, which counts as a heartbeat."""

@@ -35,6 +35,7 @@ from meetingctl.server.tunnels.ports import close_tunnels_of, follow_local_ports
 router = APIRouter(tags=["devices"])
 
 Viewer = Annotated[Principal, need(Role.VIEWER)]
+Lister = Annotated[Principal, need(Role.VIEWER, limits="both")]
 ViewerOrDevice = Annotated[Principal, need(Role.VIEWER, device=True)]
 Reader = Annotated[Principal, need(Role.VIEWER, device=True, services=("proxy",))]
 Operator = Annotated[Principal, need(Role.OPERATOR)]
@@ -167,7 +168,7 @@ _counts = CountCache()
 
 
 @router.get("/api/devices", **describe(DeviceListReply, query=_PAGE))
-def list_devices(request: Request, principal: Viewer) -> Response:
+def list_devices(request: Request, principal: Lister) -> Response:
     """List devices, in the order of their keys."""
     server = server_of(request)
     limit, offset = query_int(request, "limit", 25, 1, 100), query_int(request, "offset", 0, 0, 2**31)

@@ -14,6 +14,7 @@ from meetingctl.server.audit.chain import Actor, append
 from meetingctl.server.db.engine import Database
 from meetingctl.server.db.writer import GroupWriter
 from meetingctl.server.devices.index import DeviceFacts, DeviceIndex
+from meetingctl.server.devices.scope import is_covered
 from meetingctl.server.identity.keys import KeyRing, touch_key
 from meetingctl.server.identity.principal import Principal
 
@@ -125,6 +126,30 @@ class CredentialCheck:
         """Count and audit a failure; return the error to raise."""
         self._note_failure(given, subject)
         return AuthError(INVALID, hint="meetingctl login")
+
+    async def is_within_limits(self, principal: Principal, device_key: str) -> bool:
+        """Say whether a key that is limited to device types or tags may touch this device; others may touch all.
+
+        A device that is not there is in no key's limits, so that such a key learns nothing about the others.
+        """
+        if not principal.is_limited:
+            return True
+        return await asyncio.to_thread(self._covers, principal, device_key)
+
+    def _covers(self, principal: Principal, device_key: str) -> bool:
+        with self._database.read() as connection:
+            return is_covered(connection, principal, device_key)
+
+    def note_refusal(self, principal: Principal, actor: Actor, route: str) -> None:
+        """Audit that a caller asked for more than its rights: once per route in a while."""
+        now_s = time.monotonic()
+        attempt = (principal.name, principal.key_id or principal.session, route)
+        if self._repeats.has_failed(attempt, now_s):
+            return
+        self._repeats.fail(attempt, now_s)
+        self._writer.post(
+            lambda connection: append(connection, actor, "access.refuse", f"route:{route}"[:160], result="refused")
+        )
 
     def _note_failure(self, given: Credentials, subject: str) -> None:
         """Count and audit once what a misconfigured client repeats: the same wrong secret from the same address."""

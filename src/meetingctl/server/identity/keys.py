@@ -11,11 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
-from meetingctl.core.errors import ConfigError, Conflict, ExpiredCredential, InvalidInput, NotFound
+from meetingctl.core.errors import ConfigError, Conflict, ExpiredCredential, Forbidden, InvalidInput, NotFound
 from meetingctl.core.secret import sha256_hex
 from meetingctl.server.audit.chain import SYSTEM, Actor, append
-from meetingctl.server.db.schema import api_keys
-from meetingctl.server.identity.principal import KEY_ROLES, Principal, principal_of_key
+from meetingctl.server.db.schema import api_keys, users
+from meetingctl.server.identity.principal import KEY_ROLES, PERMISSIONS, Principal, principal_of_key, principal_of_user
 
 _CACHE_ENTRIES = 10_000
 _CACHE_S = 5.0  # bounds how long another process may honour a key that this one revoked
@@ -29,6 +29,32 @@ class NewKey:
 
     row: dict[str, Any]
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """What a key is limited to; None is no limit."""
+
+    permissions: tuple[str, ...] | None = None
+    device_types: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
+
+    def columns(self) -> dict[str, list[str] | None]:
+        """Return the columns of the table."""
+        values = {"permissions": self.permissions, "device_types": self.device_types, "tags": self.tags}
+        return {name: None if given is None else sorted(set(given)) for name, given in values.items()}
+
+
+NO_LIMITS = KeyLimits()
+
+
+def check_maker(maker: Principal, expires_at_ms: int | None) -> None:
+    """Let nobody make a key that can do more than their own, or longer. Raises: Forbidden."""
+    is_longer = maker.kind == "key" and maker.expires_at_ms is not None
+    if is_longer and (expires_at_ms is None or expires_at_ms > (maker.expires_at_ms or 0)):
+        raise Forbidden("Key would outlive your own", hint="give it an earlier end with --expires")
+    if not maker.is_full_admin:
+        raise Forbidden("Forbidden", needed="admin")
 
 
 def new_key_text() -> tuple[str, str]:
@@ -45,10 +71,18 @@ def create_key(
     role: str,
     expires_at_ms: int | None = None,
     text: str | None = None,
+    limits: KeyLimits = NO_LIMITS,
 ) -> NewKey:
-    """Insert a key; `text` sets a chosen one. Raises: InvalidInput for an unknown role or a bad name."""
+    """Insert a key; `text` sets a chosen one.
+
+    Raises: InvalidInput for an unknown role or permission, and for limits on a service's key.
+    """
     if role not in KEY_ROLES:
         raise InvalidInput("Missing or invalid field: role", hint=f"use one of {', '.join(KEY_ROLES)}")
+    if limits != NO_LIMITS and role in ("proxy", "sshd"):
+        raise InvalidInput("Missing or invalid field: permissions", hint="the keys of services have no limits")
+    if not set(limits.permissions or ()) <= set(PERMISSIONS):
+        raise InvalidInput("Missing or invalid field: permissions", hint=f"use {', '.join(PERMISSIONS)}")
     public_id, made = new_key_text()
     row = {
         "public_id": public_id,
@@ -58,9 +92,12 @@ def create_key(
         "created_at_ms": now_ms(),
         "created_by": actor.principal[:160],
         "expires_at_ms": expires_at_ms,
+        "last_characters": (text or made)[-4:],
+        **limits.columns(),
     }
     connection.execute(api_keys.insert().values(row))
-    append(connection, actor, "key.create", f"key:{public_id}", after={"name": name, "role": role})
+    limited = {limit: values for limit, values in limits.columns().items() if values is not None}
+    append(connection, actor, "key.create", f"key:{public_id}", after={"name": name, "role": role} | limited)
     return NewKey(row, text or made)
 
 
@@ -71,7 +108,7 @@ def revoke_key(connection: sa.Connection, actor: Actor, public_id: str) -> None:
         raise NotFound("Key not found", hint="meetingctl token list")
     if row["revoked_at_ms"] is not None:
         return
-    if row["role"] == "admin" and _working_admins(connection) <= 1 and _works(row):
+    if _is_working_admin(row) and _working_admins(connection) <= 1:
         raise Conflict("Last admin key", hint="meetingctl token create NAME --role admin")
     connection.execute(api_keys.update().where(api_keys.c.id == row["id"]).values(revoked_at_ms=now_ms()))
     append(connection, actor, "key.revoke", f"key:{public_id}", before={"name": row["name"], "role": row["role"]})
@@ -80,7 +117,8 @@ def revoke_key(connection: sa.Connection, actor: Actor, public_id: str) -> None:
 def list_keys(connection: sa.Connection) -> Sequence[sa.RowMapping]:
     """Return every key, newest first, without its secret."""
     columns = [column for column in api_keys.c if column.name != "secret_sha256"]
-    return connection.execute(sa.select(*columns).order_by(api_keys.c.id.desc())).mappings().all()
+    query = sa.select(*columns, users.c.username).select_from(api_keys.outerjoin(users))
+    return connection.execute(query.order_by(api_keys.c.id.desc())).mappings().all()
 
 
 def ensure_first_admin(connection: sa.Connection, bootstrap: str) -> NewKey | None:
@@ -98,7 +136,8 @@ def ensure_first_admin(connection: sa.Connection, bootstrap: str) -> NewKey | No
         if connection.execute(known).first() is None:
             return create_key(connection, SYSTEM, name="bootstrap", role="admin", text=bootstrap)
         return None
-    if connection.execute(sa.select(api_keys.c.id).where(api_keys.c.role == "admin").limit(1)).first() is None:
+    admins = sa.select(api_keys.c.id).where(api_keys.c.role == "admin", api_keys.c.user_id.is_(None))
+    if connection.execute(admins.limit(1)).first() is None:
         return create_key(connection, SYSTEM, name="first-admin", role="admin")
     return None
 
@@ -107,9 +146,17 @@ def _works(row: sa.RowMapping) -> bool:
     return row["revoked_at_ms"] is None and (row["expires_at_ms"] is None or row["expires_at_ms"] > now_ms())
 
 
+def _is_working_admin(row: sa.RowMapping) -> bool:
+    """Say whether a key that belongs to no user may do everything."""
+    if row["role"] != "admin" or row["user_id"] is not None or not _works(row):
+        return False
+    is_scoped = row["permissions"] is not None and "admin:full" not in row["permissions"]
+    return not is_scoped and row["device_types"] is None and row["tags"] is None
+
+
 def _working_admins(connection: sa.Connection) -> int:
     rows = connection.execute(sa.select(api_keys).where(api_keys.c.role == "admin")).mappings()
-    return sum(_works(row) for row in rows)
+    return sum(_is_working_admin(row) for row in rows)
 
 
 class KeyRing:
@@ -137,7 +184,9 @@ class KeyRing:
             return None
         if not _works(row):
             raise ExpiredCredential("Credential expired", hint="ask an administrator for a new key")
-        principal = principal_of_key(row["public_id"], row["name"], row["role"], row["expires_at_ms"])
+        principal = _principal_of(connection, row)
+        if principal is None:
+            return None
         if len(self._principals) >= _CACHE_ENTRIES:
             self._principals.clear()
         self._principals[digest] = (now_s + _CACHE_S, principal)
@@ -156,6 +205,24 @@ class KeyRing:
             return False
         self._used_at_ms[principal.key_id] = now
         return True
+
+
+def _principal_of(connection: sa.Connection, row: sa.RowMapping) -> Principal | None:
+    """Make the principal of a working key; the token of an account has the rights of the account while that is on."""
+    if row["user_id"] is None:
+        return principal_of_key(
+            row["public_id"],
+            row["name"],
+            row["role"],
+            row["expires_at_ms"],
+            permissions=row["permissions"],
+            device_types=row["device_types"],
+            tags=row["tags"],
+        )
+    user = connection.execute(sa.select(users).where(users.c.id == row["user_id"])).mappings().first()
+    if user is None or not user["authorized"]:
+        return None
+    return principal_of_user(user, key_id=row["public_id"], expires_at_ms=row["expires_at_ms"])
 
 
 def touch_key(connection: sa.Connection, public_id: str) -> None:

@@ -20,13 +20,16 @@ from meetingctl.server.http import (
     server_of,
     with_error,
 )
-from meetingctl.server.identity.keys import create_key, list_keys, revoke_key
+from meetingctl.server.identity.keys import KeyLimits, check_maker, create_key, list_keys, revoke_key
 from meetingctl.server.identity.principal import Principal, Role
 
 router = APIRouter(tags=["identity"])
 
 # Not even mode legacy-open hands out keys to somebody without one.
 KeyAdmin = Annotated[Principal, need(Role.ADMIN, open_mode=False)]
+
+
+Name = Annotated[Text, Field(min_length=1, max_length=128)]
 
 
 class WhoamiReply(BaseModel):
@@ -47,6 +50,10 @@ class KeyItem(BaseModel):
     expires_at: str | None
     last_used_at: str | None
     revoked: bool
+    user: str | None
+    permissions: list[str] | None
+    device_types: list[str] | None
+    tags: list[str] | None
 
 
 class KeyListReply(BaseModel):
@@ -57,6 +64,14 @@ class NewKeyBody(Body):
     name: Text = with_error("Missing or invalid field: name", min_length=1, max_length=128)
     role: str = with_error("Missing or invalid field: role", pattern="^(viewer|operator|admin|proxy|sshd)$")
     expires_in_s: float | None = Field(default=None, ge=1, le=3_153_600_000)
+    permissions: list[Text] | None = Field(default=None, min_length=1, max_length=16)
+    device_types: list[Name] | None = Field(default=None, min_length=1, max_length=100)
+    tags: list[Name] | None = Field(default=None, min_length=1, max_length=100)
+
+    def limits(self) -> KeyLimits:
+        """Return what the key is to be limited to."""
+        given = (self.permissions, self.device_types, self.tags)
+        return KeyLimits(*(None if values is None else tuple(values) for values in given))
 
 
 class NewKeyReply(BaseModel):
@@ -64,6 +79,9 @@ class NewKeyReply(BaseModel):
     name: str
     role: str
     expires_at: str | None
+    permissions: list[str] | None
+    device_types: list[str] | None
+    tags: list[str] | None
     key: str
 
 
@@ -97,6 +115,10 @@ def get_keys(request: Request, principal: KeyAdmin) -> dict[str, Any]:
                 "expires_at": wire_text(row["expires_at_ms"]),
                 "last_used_at": wire_text(row["last_used_at_ms"]),
                 "revoked": row["revoked_at_ms"] is not None,
+                "user": row["username"],
+                "permissions": row["permissions"],
+                "device_types": row["device_types"],
+                "tags": row["tags"],
             }
             for row in rows
         ]
@@ -107,17 +129,19 @@ def get_keys(request: Request, principal: KeyAdmin) -> dict[str, Any]:
 def post_key(
     request: Request, principal: KeyAdmin, body: Annotated[NewKeyBody, Depends(body_of(NewKeyBody))]
 ) -> dict[str, Any]:
-    """Make an API key; its text is in this answer and nowhere else."""
-    actor = actor_of(request, principal)
+    """Make an API key; its text is in this answer and nowhere else. No key makes a wider one than itself."""
+    actor, limits = actor_of(request, principal), body.limits()
     expires_at_ms = None if body.expires_in_s is None else now_ms() + int(body.expires_in_s * 1000)
+    check_maker(principal, expires_at_ms)
     made = server_of(request).writer.run(
-        lambda c: create_key(c, actor, name=body.name, role=body.role, expires_at_ms=expires_at_ms)
+        lambda c: create_key(c, actor, name=body.name, role=body.role, expires_at_ms=expires_at_ms, limits=limits)
     )
     return {
         "id": made.row["public_id"],
         "name": body.name,
         "role": body.role,
         "expires_at": wire_text(expires_at_ms),
+        **limits.columns(),
         "key": made.text,
     }
 

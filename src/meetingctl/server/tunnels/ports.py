@@ -207,9 +207,9 @@ def _alive() -> sa.ColumnElement[bool]:
     return sa.or_(tunnel_ports.c.expires_at_ms.is_(None), tunnel_ports.c.expires_at_ms > now_ms())
 
 
-def list_tunnels(connection: sa.Connection) -> Sequence[sa.RowMapping]:
-    """Return the tunnels that have not expired, in the order of their ports."""
-    return connection.execute(_ACTIVE.where(_alive())).mappings().all()
+def list_tunnels(connection: sa.Connection, *within: sa.ColumnElement[bool]) -> Sequence[sa.RowMapping]:
+    """Return the tunnels that have not expired, in the order of their ports. `within` are conditions on devices."""
+    return connection.execute(_ACTIVE.where(_alive(), *within)).mappings().all()
 
 
 def list_tunnels_and_afterlife(connection: sa.Connection) -> Sequence[sa.RowMapping]:
@@ -218,9 +218,9 @@ def list_tunnels_and_afterlife(connection: sa.Connection) -> Sequence[sa.RowMapp
     return connection.execute(_ACTIVE.where(recent)).mappings().all()
 
 
-def find_tunnel(connection: sa.Connection, port: int) -> sa.RowMapping:
-    """Return the tunnel at a public port. Raises: NotFound."""
-    row = connection.execute(_ACTIVE.where(tunnel_ports.c.port == port, _alive())).mappings().first()
+def find_tunnel(connection: sa.Connection, port: int, *within: sa.ColumnElement[bool]) -> sa.RowMapping:
+    """Return the tunnel at a public port. `within` are conditions on devices. Raises: NotFound."""
+    row = connection.execute(_ACTIVE.where(tunnel_ports.c.port == port, _alive(), *within)).mappings().first()
     if row is None:
         raise NotFound("Tunnel not found", hint="meetingctl tunnel list")
     return row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Request
 from pydantic import AliasChoices, BaseModel, Field
 
@@ -11,8 +12,8 @@ from meetingctl.core.clock import now_ms, wire_text
 from meetingctl.core.errors import AuthError, Forbidden, InvalidInput, NotFound
 from meetingctl.core.net import parse_networks
 from meetingctl.core.services import TUNNEL_SERVICES, service_url
-from meetingctl.server.devices.routes import Operator, OperatorOrDevice, Viewer
-from meetingctl.server.devices.store import get_device
+from meetingctl.server.devices.routes import Operator, OperatorOrDevice
+from meetingctl.server.devices.store import Choice, get_device
 from meetingctl.server.http import (
     Access,
     Body,
@@ -35,6 +36,9 @@ from meetingctl.server.state import ServerState
 from meetingctl.server.tunnels import ports, status
 
 router = APIRouter(tags=["tunnels"])
+
+Viewer = Annotated[Principal, need(Role.VIEWER, limits="both")]
+Closer = Annotated[Principal, need(Role.OPERATOR, limits="both")]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 _TTL_MAX_S = 31_536_000
@@ -143,11 +147,16 @@ def _item(row: Any) -> dict[str, Any]:
 
 @router.get("/api/tunnels", **describe(TunnelListReply))
 def list_tunnels(
-    request: Request, principal: Annotated[Principal, need(Role.VIEWER, services=("proxy",))]
+    request: Request, principal: Annotated[Principal, need(Role.VIEWER, services=("proxy",), limits="both")]
 ) -> dict[str, Any]:
     """List the tunnels that are open."""
     with server_of(request).database.read() as connection:
-        return {"tunnels": [_item(row) for row in ports.list_tunnels(connection)]}
+        return {"tunnels": [_item(row) for row in ports.list_tunnels(connection, _within(principal))]}
+
+
+def _within(principal: Principal) -> sa.ColumnElement[bool]:
+    """Return the condition that a tunnel belongs to a device within the limits of the caller's key."""
+    return Choice(allowed_types=principal.device_types, allowed_tags=principal.tags).clause()
 
 
 @router.get("/api/tunnels/stats", **describe(StatsReply, query={"device_key": {"type": "string"}}))
@@ -155,7 +164,7 @@ def tunnel_stats(request: Request, principal: Viewer) -> dict[str, Any]:
     """Show visits and bytes per device and service, and the agents that are connected."""
     device_key = request.query_params.get("device_key", "")[:128]
     with server_of(request).database.read() as connection:
-        return status.stats(connection, device_key)
+        return status.stats(connection, device_key, _within(principal))
 
 
 @router.post("/api/tunnels/close-all", **describe(ClosedReply))
@@ -172,7 +181,7 @@ def show_tunnel(request: Request, port: str, principal: Viewer) -> dict[str, Any
     """Show one tunnel, named by its public port, with live figures."""
     server = server_of(request)
     with server.database.read() as connection:
-        row = ports.find_tunnel(connection, _port_number(port))
+        row = ports.find_tunnel(connection, _port_number(port), _within(principal))
         live = status.live_figures(connection, row["device_id"])
     url = service_url(row["service"], server.settings.tunnel_public_host, row["port"])
     shown = {
@@ -185,10 +194,17 @@ def show_tunnel(request: Request, port: str, principal: Viewer) -> dict[str, Any
 
 
 @router.delete("/api/tunnels/{port}", **describe(SuccessReply, 404))
-def close_tunnel(request: Request, port: str, principal: Operator) -> dict[str, Any]:
+def close_tunnel(request: Request, port: str, principal: Closer) -> dict[str, Any]:
     """Close one tunnel, named by its public port."""
     server, actor = server_of(request), actor_of(request, principal)
-    server.writer.run(lambda connection: ports.close_tunnel(connection, actor, _port_number(port)))
+    number, within = _port_number(port), _within(principal)
+
+    def change(connection: Any) -> None:
+        if principal.is_limited:
+            ports.find_tunnel(connection, number, within)
+        ports.close_tunnel(connection, actor, number)
+
+    server.writer.run(change)
     server.changes.announce()
     return {"success": True}
 

@@ -47,9 +47,12 @@ def live_figures(connection: sa.Connection, device_id: int) -> dict[str, Any]:
     }
 
 
-def stats(connection: sa.Connection, device_key: str) -> dict[str, Any]:
-    """Return totals of visits per device and service, and the connected agents, of one device or of all."""
-    only = devices.c.device_key == device_key if device_key else sa.true()
+def stats(connection: sa.Connection, device_key: str, *within: sa.ColumnElement[bool]) -> dict[str, Any]:
+    """Return totals of visits per device and service, and the connected agents, of one device or of all.
+
+    `within` are further conditions on devices.
+    """
+    only = sa.and_(devices.c.device_key == device_key if device_key else sa.true(), *within)
     visits = tunnel_visits.c
     totals = (
         sa.select(

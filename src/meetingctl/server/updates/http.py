@@ -11,11 +11,11 @@ from meetingctl.core.errors import Forbidden, InvalidInput
 from meetingctl.server.http import Access, authorize, describe, identify, need, presented, server_of
 from meetingctl.server.identity.principal import ANONYMOUS, Principal, Role
 
-Viewer = Annotated[Principal, need(Role.VIEWER, permission="updates:view")]
-FleetViewer = Annotated[Principal, need(Role.VIEWER, permission="fleet:view")]
-FleetManager = Annotated[Principal, need(Role.OPERATOR, permission="fleet:manage")]
-ChannelEditor = Annotated[Principal, need(Role.OPERATOR, permission="channels:edit")]
-Publisher = Annotated[Principal, need(Role.OPERATOR, permission="updates:publish")]
+Viewer = Annotated[Principal, need(Role.VIEWER, permission="updates:view", limits="both")]
+FleetViewer = Annotated[Principal, need(Role.VIEWER, permission="fleet:view", limits="both")]
+FleetManager = Annotated[Principal, need(Role.OPERATOR, permission="fleet:manage", limits="both")]
+ChannelEditor = Annotated[Principal, need(Role.OPERATOR, permission="channels:edit", limits="types")]
+Publisher = Annotated[Principal, need(Role.OPERATOR, permission="updates:publish", limits="types")]
 
 
 class AdminError(BaseModel):
@@ -80,5 +80,5 @@ class _ReleaseAccess(Access):
         return principal.kind == "device" or super().allows(principal, device_key, mode)
 
 
-_READER = _ReleaseAccess(Role.VIEWER)
+_READER = _ReleaseAccess(Role.VIEWER, permission="updates:view", limits="both")
 ReleaseReader = Annotated[Principal, Depends(_check_reader)]

@@ -19,7 +19,7 @@ from meetingctl.server.identity.principal import Principal, Role
 
 router = APIRouter(tags=["events"])
 
-Viewer = Annotated[Principal, need(Role.VIEWER)]
+Viewer = Annotated[Principal, need(Role.VIEWER, limits="both")]
 _CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})")
 _QUERY: dict[str, dict[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
