@@ -14,7 +14,7 @@ from planes import Fleet, MakeFleet, wait_for
 
 from meetingctl.core.clock import now_ms
 from meetingctl.server.db.schema import audit, webhook_deliveries, webhooks
-from meetingctl.server.webhooks import outbox
+from meetingctl.server.webhooks import deliveries, outbox
 from meetingctl.server.webhooks.deliveries import Outcome, claim, finish
 from meetingctl.server.webhooks.worker import run_deliveries
 
@@ -178,6 +178,19 @@ def test_a_claim_ends_by_itself_and_its_late_owner_changes_nothing(any_fleet: Fl
     fleet.write(lambda c: finish(c, second, Outcome(200), attempts=12, retry_s=1))
     assert only_delivery(fleet, hook)["state"] == "delivered"
     assert fleet.rows(sa.select(webhooks.c.active))[0]["active"]
+
+
+def test_a_long_queue_of_one_hides_no_other(any_fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "_SCAN", 3)
+    first, second = (add(any_fleet, f"https://{name}.example.org/") for name in "ab")
+    hook = [first["id"]]
+    any_fleet.write(lambda connection: [outbox.queue(connection, hook, "ping", "x", {}) for _ in range(9)])
+    any_fleet.write(lambda connection: outbox.queue(connection, [second["id"]], "ping", "x", {}))
+    taken = [any_fleet.write(lambda connection: claim(connection, 10)) for _ in range(2)]
+    assert [len(claims) for claims in taken] == [3, 3], "no more than are looked at"
+    busy = [first["id"]] * deliveries.MOST_PER_WEBHOOK
+    (other,) = any_fleet.write(lambda connection: claim(connection, 10, busy))
+    assert other.webhook_id == second["id"]
 
 
 def test_what_a_broken_sealing_key_hides_is_told(make_fleet: MakeFleet, receiver: Any, background: Any) -> None:
