@@ -69,6 +69,8 @@ STORY: list[tuple[str, str, str]] = [
     ("tunnel show", "tunnel show 9050", ""),
     ("tunnel stats", "tunnel stats", ""),
     ("tunnel close", "tunnel close 9050", ""),
+    ("role list", "role list", ""),
+    ("role show", "role show operator", ""),
     ("token create", "token create ci --role operator --expires 90d", ""),
     ("token list", "token list", ""),
     ("token revoke", "token revoke {key_id} --yes", ""),
@@ -131,7 +133,9 @@ STORY: list[tuple[str, str, str]] = [
     ("fleet remove", "fleet remove cam-7 --yes", ""),
     ("db status", "db status --data {data_dir}", ""),
     ("db migrate", "db migrate --data {new_dir}", ""),
-    ("db backup", "db backup {new_dir}/copy.db --data {new_dir}", ""),
+    ("db backup", "db backup {new_dir}/copy.tar --data {new_dir}", ""),
+    ("db restore", "db restore {new_dir}/copy.tar --data {new_dir}/again", ""),
+    ("db copy", "db copy {new_dir}/meetingctl.db {new_dir}/second.db", ""),
     ("db check", "db check --data {new_dir}", ""),
     ("db query", "db query 'select device_key from devices' --data {new_dir}", ""),
     ("failure", "fleet show nobody", ""),
@@ -158,7 +162,7 @@ SCRUB = [
 ]
 MADE = {"token_code", "ap_password", "http_pw_low", "http_pw_medium", "http_pw_high", "device_token"}
 VARIES = {"id", "python", "sqlite", "platform", "size_bytes", "request_id", "engine", "revision", "newest_revision"}
-VARIES |= {"after", "rows", "text", "version"}
+VARIES |= {"after", "rows", "text", "version", "checksum"}
 
 
 def scrub(value: Any, folders: dict[str, str], key: str = "") -> Any:

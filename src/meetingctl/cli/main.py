@@ -42,6 +42,7 @@ COMMANDS = {
     "fleet": Entry("meetingctl.cli.fleet:app", "Keep the server's records of devices."),
     "builder": Entry("meetingctl.cli.builder:app", "Build archives for devices, and publish them."),
     "token": Entry("meetingctl.cli.token:app", "Make and revoke API keys."),
+    "role": Entry("meetingctl.cli.role:app", "See what each role may do."),
     "audit": Entry("meetingctl.cli.audit:app", "See who did what."),
     "device": Entry("meetingctl.cli.device:app", "Look after the camera on this machine."),
     "db": Entry("meetingctl.cli.db:app", "Look after the server's database on this machine."),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = Noun()
 
 ROLES = ("viewer", "operator", "admin", "proxy", "sshd")
-_COLUMNS = ("id", "name", "role", "created_at", "expires_at", "last_used_at", "revoked")
+_COLUMNS = ("id", "name", "role", "permissions", "device_types", "tags", "expires_at", "last_used_at", "revoked")
 
 
 @app.command("list")
@@ -49,23 +49,37 @@ def create_key(
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="DURATION", help="how long it works, for example 90d")
     ] = None,
+    permissions: Annotated[
+        list[str], typer.Option("--permission", metavar="NAME", help="no more than this; repeatable")
+    ] = [],  # noqa: B006 - Typer reads the default and copies it
+    device_types: Annotated[
+        list[str], typer.Option("--type", metavar="NAME", help="only devices of this type; repeatable")
+    ] = [],  # noqa: B006
+    tags: Annotated[
+        list[str], typer.Option("--tag", metavar="TAG", help="only devices with this tag; repeatable")
+    ] = [],  # noqa: B006
     dry_run: DryRun = False,
 ) -> None:
     """Create an API key and print it; it is never shown again.
 
+    A key can be limited to permissions, device types and tags; `role show` lists the permissions of a role. No key can
+    make a wider one than itself.
+
     Examples:
       meetingctl token create dashboard
-      meetingctl token create ci --role operator --expires 90d > ci.key
+      meetingctl token create ci --role operator --permission updates:publish --type rpicam --expires 90d > ci.key
     """
     run = of(ctx)
     if role not in ROLES:
         run.refuse(f"no role {role[:40]!r}", hint=f"use one of {', '.join(ROLES)}")
     expires_in_s = parse_life_s(expires, "--expires") if expires is not None else None
+    given = {"permissions": permissions, "device_types": device_types, "tags": tags}
+    limits = {limit: words for limit, words in given.items() if words}
     if dry_run:
-        tell_plan(run, f"create a {role} API key for", name, role=role, expires_in_s=expires_in_s)
+        tell_plan(run, f"create a {role} API key for", name, role=role, expires_in_s=expires_in_s, **limits)
         return
     with run.open_client() as client:
-        made = client.create_key(name, role=role, expires_in_s=expires_in_s)
+        made = client.create_key(name, role=role, expires_in_s=expires_in_s, limits=limits)
     run.out.note(f"API key {made.get('id')} for {name}, role {role}; it is shown once:")
     run.out.value(made, text=str(made.get("key")))
 

@@ -276,9 +276,19 @@ class FleetClient(Connection):
         """Return the API keys without their secrets."""
         return as_objects(self.request("GET", "/api/keys", subject="API keys"), "keys", "/api/keys")
 
-    def create_key(self, name: str, *, role: str, expires_in_s: float | None = None) -> JsonObject:
-        """Create an API key; `key` in the reply is the secret, shown once."""
-        body: JsonObject = {"name": name, "role": role}
+    def create_key(
+        self,
+        name: str,
+        *,
+        role: str,
+        expires_in_s: float | None = None,
+        limits: Mapping[str, Sequence[str]] | None = None,
+    ) -> JsonObject:
+        """Create an API key; `key` in the reply is the secret, shown once.
+
+        `limits` holds `permissions`, `device_types` and `tags`; none of them is no limit.
+        """
+        body: JsonObject = {"name": name, "role": role, **{key: list(words) for key, words in (limits or {}).items()}}
         if expires_in_s is not None:
             body["expires_in_s"] = int(expires_in_s)
         return as_object(self.request("POST", "/api/keys", json=body, subject=f"key {name}"), "/api/keys", "key")
