@@ -57,6 +57,21 @@ def test_an_administrator_sees_the_audit_log_too(any_fleet: Fleet) -> None:
     assert {item["event"] for item in about} == {"one", "device.create", "device.note"}
 
 
+@pytest.mark.parametrize("limits", [{"device_types": ["rpi"]}, {"tags": ["lab"]}])
+def test_a_limited_key_sees_its_own_devices_only(any_fleet: Fleet, limits: dict[str, list[str]]) -> None:
+    any_fleet.device("cam-1", device_type="rpi")
+    any_fleet.device("cam-2", device_type="esp32")
+    tagged = any_fleet.call("PUT", "/api/devices/cam-1/tags", key=any_fleet.admin, json={"tags": ["lab"]})
+    assert tagged.status_code == 200, tagged.text
+    log(any_fleet, "one")
+    log(any_fleet, "two", "cam-2")
+    body = {"name": "limited", "role": "admin"} | limits
+    key = any_fleet.call("POST", "/api/keys", key=any_fleet.admin, json=body).json()["key"]
+    events = any_fleet.call("GET", "/api/events", key=key).json()["events"]
+    assert [item["event"] for item in events] == ["one"]
+    assert any_fleet.call("GET", "/api/webhooks", key=key).status_code == 403, "a webhook hears of all devices"
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 def test_a_follower_misses_nothing(any_fleet: Fleet, limit: int) -> None:
     any_fleet.device("cam-1")
