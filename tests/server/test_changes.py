@@ -166,6 +166,8 @@ def test_two_processes_hear_each_other(postgres_url: sa.URL, tmp_path: Path) -> 
         assert (a.beat(), b.beat()) == (200, 200)
         device = stack.enter_context(agent(b.agents_at, local_port))
         wait_for(lambda: device.status().state == "online", "the agent is connected to the other process")
+        figures = "/api/tunnels/stats?device_key=cam-1"
+        wait_for(lambda: a.call("GET", figures).json()["agents"], "its proxy reported, and now waits for news")
 
         # A tunnel that one opens leads through the agent of the other.
         opened = a.call("POST", "/api/devices/cam-1/service", json={"service": "http"}).json()

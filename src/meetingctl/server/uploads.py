@@ -145,7 +145,8 @@ class _Reader:
 
     def clean_up(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # on a full disk its buffer cannot be written; the file goes anyway
+                self._file.close()
         for path in self._made:
             path.unlink(missing_ok=True)
 
