@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
-from planes import Fleet, MakeFleet
+from cases import Slice, check_reply, matching
+from planes import Fleet, MakeFleet, missing
 
-CONTRACT = yaml.safe_load(Path(__file__).with_name("meeting.yaml").read_text())
-ENDPOINTS = {entry["id"]: entry for entry in CONTRACT["endpoints"]}
 K = "/api/devices/{device_key}"
-CATALOG = [
-    entry
-    for entry in ENDPOINTS
-    if "/api/flash/" in entry or entry.split(" ")[1].startswith("/api/device-types") or "distrib-json" in entry
-] + ["GET /api/devices/device-types", "GET /api/devices/device-types/{type}/distributions"]
+CATALOG = matching(r" /api/(flash|device-types|devices/device-types)(/|$)|distrib-json")
+FAILS = "tests/contract/test_catalog_api.py::test_a_disk_that_fails"
+SLICE = Slice(
+    CATALOG,
+    {
+        "Upload failed": FAILS,
+        "Cannot create device type": FAILS,
+        "Cannot create distribution": FAILS,
+        "Delete failed": FAILS,
+        "Storage full": "tests/server/catalog/test_flash.py::test_caps_and_quota",
+    },
+)
 TYPE = {"name": "Camera", "serial_prefix": "CAM"}
 PLACE = {"devicetype": "rpi", "distribution": "d1"}
 FORM = {"data": PLACE, "files": {"file": ("b.bin", b"x")}}
@@ -58,14 +63,6 @@ BAD_AT: dict[tuple[str, str], dict[str, Any]] = {
     ("POST /api/flash/upload", "Distribution not found"): {"data": PLACE | {"distribution": "none"}},
     ("POST /api/flash/create-distribution", "Device type not found"): {"json": PLACE | {"devicetype": "none"}},
 }
-# A disk that fails or is full is no matter of requests; the quota is tested with the catalog itself.
-NOT_PROVOKED = {500, 507}
-ERRORS = [
-    (endpoint, error["status"], error["error"])
-    for endpoint in CATALOG
-    for error in ENDPOINTS[endpoint]["errors"]
-    if error["status"] not in NOT_PROVOKED
-]
 
 
 @pytest.fixture
@@ -100,26 +97,38 @@ def send(fleet: Fleet, endpoint: str, change: dict[str, str] | None = None, **re
 
 @pytest.mark.parametrize("endpoint", CATALOG)
 def test_reply_has_the_documented_keys(stocked: Fleet, endpoint: str) -> None:
-    answer = send(stocked, endpoint)
-    assert answer.status_code == 200, answer.text
-    wanted = ENDPOINTS[endpoint]["success"]["body"]
-    if isinstance(wanted, dict):
-        assert answer.json().keys() == wanted.keys()
-    if endpoint == "GET /api/device-types":
-        keys = re.findall(r"\w+", wanted["device_types"].partition("{")[2])
-        assert [item.keys() for item in answer.json()["device_types"]] == [set(keys)] * 2
+    check_reply(endpoint, send(stocked, endpoint))
 
 
-@pytest.mark.parametrize(("endpoint", "status", "text"), ERRORS)
+@pytest.mark.parametrize(("endpoint", "status", "text"), SLICE.errors())
 def test_documented_error(stocked: Fleet, endpoint: str, status: int, text: str) -> None:
     bad = BAD_AT.get((endpoint, text)) or BAD.get(text) or {"change": {"device_key": "lost"}}
     answer = send(stocked, endpoint, **bad)
     assert (answer.status_code, answer.json()) == (status, {"error": text})
 
 
-@pytest.mark.parametrize("endpoint", CATALOG)
-def test_openapi_documents_the_route_and_its_errors(stocked: Fleet, endpoint: str) -> None:
-    paths = stocked.call("GET", "/api/openapi.json").json()["paths"]
-    method, path = endpoint.replace("{type}", "{device_type}").split(" ", 1)
-    wanted = {str(error["status"]) for error in ENDPOINTS[endpoint]["errors"]}
-    assert wanted <= paths[path][method.lower()]["responses"].keys()
+@pytest.fixture
+def read_only(stocked: Fleet) -> Iterator[Fleet]:
+    """A fleet whose storage is on a disk that refuses to be written, as one with a fault does."""
+    folder = stocked.data_dir / "storage"
+    if subprocess.run(["mount", "--bind", folder, folder], capture_output=True).returncode:
+        missing("the right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield stocked
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.real
+def test_a_disk_that_fails(read_only: Fleet) -> None:
+    for endpoint, text in (
+        ("POST /api/flash/upload", "Upload failed"),
+        ("POST /api/flash/create-type", "Cannot create device type"),
+        ("POST /api/flash/create-distribution", "Cannot create distribution"),
+        ("DELETE /api/flash/{device_type}/{distribution}/{filename}", "Delete failed"),
+    ):
+        answer = send(read_only, endpoint)
+        assert (answer.status_code, answer.json()) == (500, {"error": text})
+    shown = send(read_only, "GET /api/flash/{device_key}/distribution-files").json()
+    assert shown["files"] == ["a.bin", "distrib.json"]

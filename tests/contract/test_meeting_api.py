@@ -1,27 +1,20 @@
-"""The Meeting contract, endpoint by endpoint: routes, reply keys, and every documented error with its text.
-
-`meeting.yaml` beside this file lists all endpoints. Those in `OFFERED` must keep to it; the others must answer 404 or
-405 in JSON until they are built, so that this file is the check list of what is to come.
-"""
+"""The contract's endpoints about devices, presence and tunnels: reply keys, every documented error, the decisions."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-import yaml
+from cases import Slice, check_reply
 from planes import CODE, Fleet, MakeFleet
 
 from meetingctl.core.clock import now_ms
 from meetingctl.server.db.schema import audit, connection_logs, devices, presence
 
-CONTRACT = yaml.safe_load(Path(__file__).with_name("meeting.yaml").read_text())
-ENDPOINTS = {entry["id"]: entry for entry in CONTRACT["endpoints"]}
 K = "/api/devices/{device_key}"
 OFFERED = [
     "GET /api",
@@ -54,25 +47,9 @@ OFFERED = [
     "POST /api/forcecommand/request-port",
     f"POST {K}/request-tunnel-port",
 ]
-# Tested in test_updates_api.py.
-UPDATES = {
-    entry for entry in ENDPOINTS if "/api/admin/update" in entry or "/device-update" in entry or "/published/" in entry
-}
-# Tested in test_catalog_api.py.
-CATALOG = {
-    entry
-    for entry in ENDPOINTS
-    if re.search(" /api/(flash|device-types|devices/device-types)(/|$)", entry) or "distrib-json" in entry
-}
-# Tested in test_keys_api.py.
-KEYS = {
-    entry
-    for entry in ENDPOINTS
-    if re.search(r"/ssh-|private-ppk|/api/ssh/|_device_key$", entry)
-    or re.search(r"^PUT .*/(parent|ghost|product-serial|device-type|bundles|distribution|provision)$", entry)
-}
-# Tested in test_builder_api.py.
-BUILDER = {entry for entry in ENDPOINTS if "/api/builder/" in entry}
+FAILS = "tests/contract/test_whole.py::test_a_database_that_fails"
+KEYLESS = "tests/contract/test_meeting_api.py::test_d_alias_path_wins"  # the path holds the key
+SLICE = Slice(tuple(OFFERED), {"DB error": FAILS, (f"POST {K}/request-tunnel-port", "Missing device_key"): KEYLESS})
 MANUAL = {"devicekey": "cam-9", "token_code": "0a0b0c", "device_type": "rpi", "distribution": "d1"}
 DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
@@ -111,49 +88,17 @@ def call(fleet: Fleet, endpoint: str, device_key: str = "cam-1", **rest: Any):
     return fleet.call(method, path, **({"key": key} | GOOD.get(endpoint, {}) | rest))
 
 
-def documented_keys(endpoint: str) -> set[str]:
-    body = ENDPOINTS[endpoint]["success"]["body"]
-    return {part for name in body for part in name.split("/")}
-
-
-def test_the_list_names_endpoints_of_the_contract() -> None:
-    assert set(OFFERED) <= set(ENDPOINTS)
-    assert len(ENDPOINTS) == CONTRACT["counts"]["total"]
-
-
 @pytest.mark.parametrize("endpoint", OFFERED)
 def test_reply_has_exactly_the_documented_keys(fleet: Fleet, endpoint: str) -> None:
     ready_device(fleet)
     answer = call(fleet, endpoint)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    body = answer.json()
-    if endpoint == f"GET {K}/logs":
-        assert [entry.keys() for entry in body] == [{"timestamp", "event", "host", "remote"}]
-        assert DATE.fullmatch(body[0]["timestamp"])
-        return
     optional = {"request"} if endpoint == f"GET {K}/tunnel-pending" else set()
-    assert body.keys() | optional == documented_keys(endpoint) | ADDED.get(endpoint, set())
-    for name, value in body.items():
-        if name.endswith(("_at", "_seen")) or name in ("since", "last_heartbeat"):
-            assert value is None or DATE.fullmatch(value), name
-
-
-@pytest.mark.parametrize("endpoint", OFFERED)
-def test_openapi_documents_the_route_and_its_errors(fleet: Fleet, endpoint: str) -> None:
-    document = fleet.call("GET", "/api/openapi.json").json()
-    method, path = endpoint.split(" ", 1)
-    operation = document["paths"][path][method.lower()]
-    wanted = {str(error["status"]) for error in ENDPOINTS[endpoint]["errors"]} - {"500"}
-    assert wanted <= operation["responses"].keys()
-
-
-@pytest.mark.parametrize("endpoint", sorted(set(ENDPOINTS) - set(OFFERED) - UPDATES - CATALOG - KEYS - BUILDER))
-def test_what_is_not_offered_yet_answers_in_json(fleet: Fleet, endpoint: str) -> None:
-    method, path = endpoint.split(" ", 1)
-    answer = fleet.call(method, re.sub(r"\{\w+\}", "x1", path), key=fleet.admin)
-    assert answer.status_code in (404, 405), f"{endpoint} is offered: move it to OFFERED"
-    assert isinstance(answer.json()["error"], str)
+    check_reply(endpoint, answer, added=frozenset(ADDED.get(endpoint, ())), optional=frozenset(optional))
+    body = answer.json()
+    for item in body if isinstance(body, list) else [body]:
+        for name, value in item.items():
+            if name.endswith(("_at", "_seen")) or name in ("since", "last_heartbeat", "timestamp"):
+                assert value is None or DATE.fullmatch(value), name
 
 
 Provoke = Callable[[Fleet], Any]
@@ -259,18 +204,7 @@ def errors_of(endpoint: str) -> dict[tuple[int, str], tuple[Callable[[Fleet], No
     return table.get(endpoint, common)
 
 
-# Not to be provoked from outside: a failing database (see the server's own tests), and a path without its key.
-NOT_PROVOKED = {(500, "DB error")}
-ERROR_CASES = [
-    (endpoint, error["status"], error["error"])
-    for endpoint in OFFERED
-    for error in ENDPOINTS[endpoint]["errors"]
-    if (error["status"], error["error"]) not in NOT_PROVOKED
-    and not (endpoint.endswith("request-tunnel-port") and error["error"] == "Missing device_key")
-]
-
-
-@pytest.mark.parametrize(("endpoint", "status", "text"), ERROR_CASES)
+@pytest.mark.parametrize(("endpoint", "status", "text"), SLICE.errors())
 def test_documented_error(make_fleet: MakeFleet, endpoint: str, status: int, text: str) -> None:
     fleet = make_fleet(tunnel_ports="9050-9051")
     ready_device(fleet)

@@ -21,7 +21,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
-from meetingctl.core.errors import InvalidInput, StorageFull, TooLarge, UnsupportedMedia
+from meetingctl.core.errors import InvalidInput, MeetingctlError, StorageFull, TooLarge, UnsupportedMedia
 from meetingctl.core.ids import is_name
 
 FIELD_CAP_BYTES = 256 * 1024
@@ -102,7 +102,7 @@ def _form_errors() -> Iterator[None]:
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull("Storage full", hint="free some space in the data directory") from exc
-        raise
+        raise MeetingctlError("Upload failed", hint="see the server's log; is its disk in order?") from exc
 
 
 class _Reader:
@@ -145,10 +145,10 @@ class _Reader:
 
     def clean_up(self) -> None:
         if self._file is not None:
-            with contextlib.suppress(OSError):  # on a full disk its buffer cannot be written; the file goes anyway
-                self._file.close()
+            self._file.close()
         for path in self._made:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a disk that refuses; the sweeper removes leftovers later
+                path.unlink(missing_ok=True)
 
     def _begin_part(self) -> None:
         self._parts += 1
@@ -186,7 +186,7 @@ class _Reader:
             raise InvalidInput(f"Unexpected file {self._name[:40]}")
         self._filename = options[b"filename"].decode("utf-8", "replace")
         if not is_name(self._filename) or self._filename.endswith("."):
-            raise InvalidInput("Invalid file name", hint="use letters, digits, dots, dashes and underscores")
+            raise UnsafeName("Invalid file name", hint="use letters, digits, dots, dashes and underscores")
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._folder / f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
         self._made.append(path)

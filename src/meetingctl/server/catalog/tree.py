@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
-from meetingctl.core.errors import Conflict, InvalidInput, NotFound, TooLarge
+from meetingctl.core.errors import Conflict, InvalidInput, MeetingctlError, NotFound, StorageFull, TooLarge
 from meetingctl.core.paths import safe_join, write_atomic
 from meetingctl.core.secret import sha256_hex
 from meetingctl.server.audit.chain import Actor, append
@@ -26,6 +29,17 @@ INCOMING = ".incoming"  # where uploads are received: on the file system of the 
 DISTRIB_JSON = "distrib.json"
 DISTRIB_JSON_CAP_BYTES = 256 * 1024
 RESERVED_TYPES = frozenset({"device-types", "upload", "create-type", "create-distribution"})
+
+
+@contextlib.contextmanager
+def failing_as(text: str) -> Iterator[None]:
+    """Turn a disk's failure into the contract's error. Raises: MeetingctlError with `text`, StorageFull."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("Storage full", hint="free some space in the data directory") from exc
+        raise MeetingctlError(text, hint="see the server's log; is its disk in order?") from exc
 
 
 def storage_root(data_dir: Path) -> Path:
@@ -60,6 +74,7 @@ def distribution_folder(data_dir: Path, device_type: str, distribution: str) -> 
     return folder
 
 
+@failing_as("Cannot create device type")
 def create_type(state: ServerState, actor: Actor, device_type: str) -> None:
     """Make the folder of a type. Raises: InvalidInput, Conflict."""
     if device_type.lower() in RESERVED_TYPES:
@@ -72,6 +87,7 @@ def create_type(state: ServerState, actor: Actor, device_type: str) -> None:
     state.writer.run(lambda connection: append(connection, actor, "storage.create-type", f"type:{device_type}"))
 
 
+@failing_as("Cannot create distribution")
 def create_distribution(state: ServerState, actor: Actor, device_type: str, distribution: str) -> None:
     """Make the folder of a distribution. Raises: InvalidInput, NotFound, Conflict."""
     try:
@@ -84,6 +100,7 @@ def create_distribution(state: ServerState, actor: Actor, device_type: str, dist
     state.writer.run(lambda connection: append(connection, actor, "storage.create-distribution", target))
 
 
+@failing_as("Upload failed")
 def place_file(state: ServerState, actor: Actor, device_type: str, distribution: str, file: UploadedFile) -> None:
     """Move an upload to its place, over the file of that name, and record it. Raises: NotFound, InvalidInput."""
     final = safe_join(distribution_folder(state.data_dir, device_type, distribution), file.filename)
@@ -103,6 +120,7 @@ def place_file(state: ServerState, actor: Actor, device_type: str, distribution:
     sync_folder(final.parent)
 
 
+@failing_as("Delete failed")
 def delete_file(state: ServerState, actor: Actor, device_type: str, distribution: str, filename: str) -> None:
     """Remove a file and its record. Raises: NotFound, InvalidInput `Invalid path`."""
     path = safe_join(storage_root(state.data_dir), device_type, distribution, filename)

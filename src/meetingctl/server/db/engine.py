@@ -83,8 +83,10 @@ def open_database(url: sa.URL, *, readers: int = 16) -> Database:
 def _open_sqlite(url: sa.URL, readers: int) -> Database:
     _make_private_file(Path(str(url.database)))
     arguments = {"check_same_thread": False, "timeout": _SQLITE_TIMEOUT_MS / 1000}
-    writing = sa.create_engine(url, connect_args=arguments, pool_size=1, max_overflow=1)
-    reading = sa.create_engine(url, connect_args=arguments, pool_size=readers, max_overflow=readers)
+    writing = sa.create_engine(url, connect_args=arguments, pool_size=1, max_overflow=1, hide_parameters=True)
+    reading = sa.create_engine(
+        url, connect_args=arguments, pool_size=readers, max_overflow=readers, hide_parameters=True
+    )
     sa.event.listen(writing, "connect", _prepare_sqlite_writer)
     sa.event.listen(writing, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     sa.event.listen(reading, "connect", _prepare_sqlite_reader)
@@ -128,13 +130,16 @@ def _open_postgresql(url: sa.URL, readers: int) -> Database:
         raise ConfigError("the PostgreSQL driver is not installed", hint="pip install 'meetingctl[postgres]'") from exc
     arguments = {"connect_timeout": 10, "application_name": "meetingctl"}
     arguments |= {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
-    writing = sa.create_engine(url, connect_args=arguments, pool_size=1, max_overflow=1, pool_pre_ping=True)
+    writing = sa.create_engine(
+        url, connect_args=arguments, pool_size=1, max_overflow=1, pool_pre_ping=True, hide_parameters=True
+    )
     reading = sa.create_engine(
         url,
         connect_args=arguments,
         pool_size=readers,
         max_overflow=readers,
         pool_pre_ping=True,
+        hide_parameters=True,
         isolation_level="AUTOCOMMIT",
     )
     sa.event.listen(writing, "connect", _prepare_postgresql_writer)

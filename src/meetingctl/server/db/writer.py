@@ -165,7 +165,19 @@ def _run_operation(connection: sa.Connection, work: _Work) -> None:
     except Exception as exc:  # the boundary of one operation: its savepoint is rolled back, the others go on
         if isinstance(exc, sa.exc.OperationalError):
             raise
-        work.error = exc
+        work.error = _named(exc)
+
+
+def _named(error: Exception) -> Exception:
+    """Say `DB error` for what the database cannot do; what a value did wrong stays what it is."""
+    if not isinstance(error, sa.exc.DBAPIError) or isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
+        return error
+    log.error("the database refuses a statement", exc_info=error)
+    try:
+        with translated_errors():
+            raise error
+    except MeetingctlError as named:
+        return named
 
 
 def _write_rows(connection: sa.Connection, batch: RowBatch, works: list[_Work]) -> None:
