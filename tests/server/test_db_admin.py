@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from planes import CODE, Fleet
+from planes import Fleet
 
-from meetingctl.core.errors import ConfigError, Conflict, InvalidInput, NotFound
+from meetingctl.core.errors import InvalidInput, NotFound
 from meetingctl.core.settings import Settings
 from meetingctl.server.db import admin
 from meetingctl.server.db.migrations import HEAD
@@ -89,44 +88,6 @@ def test_check_finds_a_damaged_file(tmp_path: Path) -> None:
     database.close()
     problems = admin.check(SQLITE, tmp_path)["problems"]
     assert any("points to a missing devices" in problem for problem in problems)
-
-
-def test_a_backup_while_heartbeats_come_is_whole(fleet: Fleet, tmp_path: Path) -> None:
-    keys = [fleet.device(f"cam-{number}") for number in range(20)]
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.is_set():
-            fleet.call_all([("POST", f"/api/devices/{key}/online", {"code": CODE}) for key in keys])
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        for number in range(3):
-            target = tmp_path / f"copy-{number}.db"
-            done = admin.backup(SQLITE, fleet.data_dir, target)
-            assert done["size_bytes"] == target.stat().st_size
-            with sqlite3.connect(target) as copy:
-                assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-                assert copy.execute("SELECT count(*) FROM devices").fetchone() == (20,)
-            copy.close()
-            assert target.stat().st_mode & 0o077 == 0
-    finally:
-        stop.set()
-        thread.join(30)
-    with pytest.raises(Conflict):
-        admin.backup(SQLITE, fleet.data_dir, target)
-    with pytest.raises(NotFound):
-        admin.backup(SQLITE, fleet.data_dir, tmp_path / "no" / "folder.db")
-    assert list(tmp_path.glob(".*partial")) == []
-
-
-@pytest.mark.real
-def test_backup_of_postgresql_names_its_own_tool(postgres_url: sa.URL, tmp_path: Path) -> None:
-    settings = Settings(db_url=postgres_url.render_as_string())
-    with pytest.raises(ConfigError) as caught:
-        admin.backup(settings, tmp_path, tmp_path / "copy.db")
-    assert "pg_dump" in caught.value.hint
 
 
 def test_query_reads(any_fleet: Fleet) -> None:

@@ -71,38 +71,86 @@ def show_status(ctx: typer.Context, data: DataDir = None, db: DbUrl = None) -> N
 @app.command("backup")
 def back_up(
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="new file for the copy", show_default=False)],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="new archive", show_default=False)],
     data: DataDir = None,
     db: DbUrl = None,
     dry_run: DryRun = False,
-) -> None:
-    """Write a consistent copy of the database, while the server runs.
+) -> int:
+    """Write the database, the stored files, the releases and the server's keys into one archive, while it runs.
+
+    The archive holds secrets: it is readable by its owner only, and should stay so. Exit code 1 when files are missing
+    or damaged in the server itself; the archive has the rest.
 
     Examples:
-      meetingctl db backup fleet-backup.db
+      meetingctl db backup fleet-backup.tar
+      meetingctl db backup /mnt/backups/fleet.tar --data /var/lib/meetingctl
     """
-    from meetingctl.server.db.admin import backup
+    from meetingctl.server.db.backup import backup, check_new_file
 
     run = _at(ctx, data, db)
     path = Path(file)
     if dry_run:
-        _check_new_file(path)
+        check_new_file(path)
         tell_plan(run, "write", str(path))
+        return 0
+    report = backup(run.settings, run.data_dir, path)
+    run.out.record(report)
+    return 1 if report["problems"] else 0
+
+
+@app.command("restore")
+def restore_backup(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="archive that `db backup` wrote", show_default=False)],
+    data: DataDir = None,
+    db: DbUrl = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Bring a backup back into an empty data folder, on SQLite or on an empty PostgreSQL database.
+
+    Every byte is compared with its checksum before anything is put in place; --dry-run does only that.
+
+    Examples:
+      meetingctl db restore fleet-backup.tar --data /var/lib/meetingctl
+      meetingctl db restore fleet-backup.tar --dry-run
+    """
+    from meetingctl.server.db.restore import restore
+
+    run = _at(ctx, data, db)
+    report = restore(run.settings, run.data_dir, Path(file), dry_run=dry_run)
+    if dry_run:
+        tell_plan(run, "restore", file, **report)
         return
-    _check_new_file(path)
-    run.out.record(backup(run.settings, run.data_dir, path))
+    run.out.record(report)
 
 
-def _check_new_file(path: Path) -> None:
-    """Raises: Conflict when the file is there, NotFound when its folder is not."""
-    import shlex
+@app.command("copy")
+def copy_rows(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="database to read", show_default=False)],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="empty or new database", show_default=False)],
+    dry_run: DryRun = False,
+) -> None:
+    """Copy every row from one database to another, and compare counts and checksums of each table.
 
-    from meetingctl.core.errors import Conflict, NotFound
+    A database is sqlite:///FILE, a path, or postgresql://USER@HOST/NAME. Files beside the database are not copied. Stop
+    the server first: what it writes after the copy began is not in it.
 
-    if path.exists():
-        raise Conflict(f"{path} exists", hint="choose another name, or remove it")
-    if not path.parent.is_dir():
-        raise NotFound(f"no folder {path.parent}", hint=f"mkdir -p {shlex.quote(str(path.parent))}")
+    Examples:
+      meetingctl db copy /var/lib/meetingctl/meetingctl.db postgresql://meetingctl@db/meetingctl
+      meetingctl db copy postgresql://meetingctl@db/meetingctl sqlite:///fleet.db --dry-run
+    """
+    from meetingctl.server.db.copy import copy_url
+
+    run = of(ctx)
+    done = copy_url(source, target, dry_run=dry_run)
+    if dry_run:
+        tell_plan(run, "copy", done["source"], target=done["target"], rows=done["rows"])
+        return
+    if run.out.is_json:
+        run.out.value(done)
+        return
+    run.out.rows(done["tables"], ("table", "rows", "checksum"), empty="no tables")
 
 
 @app.command("check")

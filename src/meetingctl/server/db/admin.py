@@ -1,4 +1,4 @@
-"""What `meetingctl db` does to a database: migrate, status, backup, check, query.
+"""What `meetingctl db` does to a database: migrate, status, check, query.
 
 While a server runs, SQLite files are opened for reading only; writing goes through the API.
 """
@@ -6,7 +6,6 @@ While a server runs, SQLite files are opened for reading only; writing goes thro
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from meetingctl.core.errors import Busy, ConfigError, Conflict, InvalidInput, NotFound
+from meetingctl.core.errors import InvalidInput, NotFound
 from meetingctl.core.settings import Settings
 from meetingctl.server.audit.chain import verify
 from meetingctl.server.db.engine import Database, database_url, open_database, translated_errors
@@ -74,47 +73,6 @@ def _size_bytes(connection: sa.Connection, url: sa.URL) -> int:
     if connection.dialect.name == "sqlite":
         return sum(path.stat().st_size for suffix in ("", "-wal") if (path := Path(f"{url.database}{suffix}")).exists())
     return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
-
-
-def backup(settings: Settings, data_dir: Path, to: Path) -> dict[str, Any]:
-    """Copy a SQLite database with the backup API, safe while a server runs. Returns {file, size_bytes}.
-
-    The copy appears under its name only when it is whole and passed an integrity check.
-    Raises: ConfigError on PostgreSQL (its own pg_dump does this), Conflict when the file exists.
-    """
-    with _opened(settings, data_dir) as (_, url):
-        if url.get_backend_name() != "sqlite":
-            raise ConfigError("db backup copies SQLite files", hint="use pg_dump for PostgreSQL")
-        if to.exists():
-            raise Conflict(f"{to} exists", hint="choose another name, or remove it")
-        partial = to.with_name(f".{to.name}.partial")
-        try:
-            _copy_sqlite(Path(str(url.database)), partial)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.rename(to)
-        except OSError as exc:
-            raise ConfigError(f"cannot write {to}: {exc.strerror}") from exc
-        finally:
-            partial.unlink(missing_ok=True)
-        return {"file": str(to), "size_bytes": to.stat().st_size}
-
-
-def _copy_sqlite(source: Path, target: Path) -> None:
-    if not target.parent.is_dir():
-        raise NotFound(f"no folder {target.parent}")
-    target.unlink(missing_ok=True)
-    with target.open("xb"):
-        target.chmod(0o600)
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as live:
-            with contextlib.closing(sqlite3.connect(target)) as copy:
-                live.backup(copy, pages=1000)
-                copy.execute("PRAGMA journal_mode=DELETE")
-                if (found := copy.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
-                    raise Busy(f"the copy failed its integrity check: {found}")
-    except sqlite3.Error as exc:
-        raise Busy(f"cannot copy {source}: {exc}") from exc
 
 
 def check(settings: Settings, data_dir: Path) -> dict[str, Any]:
