@@ -6,9 +6,11 @@ line, the status of the HTTP API and a stable slug.
     MeetingctlError            1   500  error
     ├── UsageError             2   400  usage               correct the command line
     ├── InvalidInput           2   400  invalid_input       correct the value
+    │   └── UnsafeName         2   400  unsafe_name         choose a plain name
     ├── TooLarge               2   413  too_large           send less
     ├── UnsupportedMedia       2   415  unsupported_media   send another content type
     ├── NotFound               1   404  not_found           look for the right name
+    │   └── NotYours           1   404  not_yours           ask its owner
     ├── Conflict               1   409  conflict            choose another name, or look at what is there
     ├── AuthError              4   401  unauthenticated     log in
     │   ├── MissingCredential  4   401  auth_missing        log in
@@ -55,6 +57,12 @@ class InvalidInput(MeetingctlError):
     exit_code, http_status, code = 2, 400, "invalid_input"
 
 
+class UnsafeName(InvalidInput):
+    """A name that came from outside could lead out of the folder that it belongs to."""
+
+    code = "unsafe_name"
+
+
 class TooLarge(MeetingctlError):
     """A body, file or line is over its cap."""
 
@@ -71,6 +79,12 @@ class NotFound(MeetingctlError):
     """The named thing does not exist."""
 
     exit_code, http_status, code = 1, 404, "not_found"
+
+
+class NotYours(NotFound):
+    """The thing belongs to somebody else, to whom it looks as if it did not exist."""
+
+    code = "not_yours"
 
 
 class Conflict(MeetingctlError):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from meetingctl.core.errors import InvalidInput, MeetingctlError, TooLarge
+from meetingctl.core.errors import InvalidInput, MeetingctlError, TooLarge, UnsafeName
 
 NO_HOME = Path("/nonexistent")  # as Debian writes it for users without a home
 SMALL_TEXT_BYTES = 64 * 1024
@@ -24,18 +24,18 @@ _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 def safe_join(root: Path, *parts: str) -> Path:
     """Join names that came from outside to a root, and refuse everything that could leave it.
 
-    Each part is one plain file name. Raises: InvalidInput for separators, `..`, a leading dot, escapes, NUL, look-alike
+    Each part is one plain file name. Raises: UnsafeName for separators, `..`, a leading dot, escapes, NUL, look-alike
     letters, more than 128 characters, or a symbolic link on the way.
     """
     path = root
     for part in parts:
         if not _PART.fullmatch(part) or part.endswith("."):
-            raise InvalidInput("Invalid path", hint="names have letters, digits, dots, dashes and underscores")
+            raise UnsafeName("Invalid path", hint="names have letters, digits, dots, dashes and underscores")
         path = path / part
         if path.is_symlink():
-            raise InvalidInput("Invalid path", hint="symbolic links are not followed")
+            raise UnsafeName("Invalid path", hint="symbolic links are not followed")
     if not path.resolve().is_relative_to(root.resolve()):
-        raise InvalidInput("Invalid path")
+        raise UnsafeName("Invalid path")
     return path
 
 

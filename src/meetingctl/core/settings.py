@@ -173,6 +173,12 @@ class Settings:
     bootstrap_token: Secret = _setting(
         Secret(""), "api", "API key of the first administrator, instead of a made one", _secret
     )
+    builder_api_token: Secret = _setting(
+        Secret(""), "api", "API key of the builder's clients, as the original had it; may build and publish", _secret
+    )
+    login_key_file: Path | None = _setting(
+        None, "api", "Ed25519 private key that signs logins; empty: one is made in the data directory", _path
+    )
     metrics_token: Secret = _setting(
         Secret(""), "api", "key of the Prometheus endpoint; empty: viewers and loopback", _secret
     )

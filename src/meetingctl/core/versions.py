@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from meetingctl.core.errors import InvalidInput
+from meetingctl.core.errors import InvalidInput, UnsafeName
 from meetingctl.core.ids import is_name
 
 MANIFEST_CAP_BYTES = 1024 * 1024
@@ -48,9 +48,9 @@ def suggest_next(versions: Iterable[str]) -> str:
 
 
 def check_name(text: str, what: str) -> str:
-    """Return a device type, distribution or file name that is safe in a path. Raises: InvalidInput."""
+    """Return a device type, distribution or file name that is safe in a path. Raises: UnsafeName."""
     if not is_name(text) or text.endswith("."):
-        raise InvalidInput(f"Invalid {what}", hint="use letters, digits, dots, dashes and underscores")
+        raise UnsafeName(f"Invalid {what}", hint="use letters, digits, dots, dashes and underscores")
     return text
 
 

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 import meetingctl
 from meetingctl.core.errors import InvalidInput, MeetingctlError, error_for_status
+from meetingctl.server.audit.refusals import note_refusal
 from meetingctl.server.audit.routes import router as audit_router
 from meetingctl.server.builder.routes import router as builder_router
 from meetingctl.server.catalog.flash_routes import router as flash_router
@@ -19,6 +20,8 @@ from meetingctl.server.devices.relation_routes import router as relations_router
 from meetingctl.server.devices.routes import router as devices_router
 from meetingctl.server.front import Front, error_body, error_headers
 from meetingctl.server.identity.routes import router as identity_router
+from meetingctl.server.identity.session_routes import router as sessions_router
+from meetingctl.server.identity.user_routes import router as users_router
 from meetingctl.server.keys.routes import router as keys_router
 from meetingctl.server.metrics.routes import router as server_router
 from meetingctl.server.state import ServerState
@@ -58,6 +61,8 @@ def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
         tunnels_router,
         proxy_router,
         identity_router,
+        users_router,
+        sessions_router,
         audit_router,
         server_router,
         fleet_updates_router,
@@ -83,6 +88,7 @@ def make_app(state: ServerState, directory: RegistryDirectory) -> Front:
 def _on_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, MeetingctlError):
         raise error
+    note_refusal(request, error)
     return JSONResponse(error_body(error, request.url.path), error.http_status, error_headers(error))
 
 

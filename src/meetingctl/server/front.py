@@ -274,6 +274,7 @@ def error_body(error: MeetingctlError, path: str) -> dict[str, Any]:
 _ADMIN_CODES = {
     "unauthenticated": "AUTH_DENIED",
     "invalid_input": "VALIDATION_FAILED",
+    "unsafe_name": "VALIDATION_FAILED",
     "usage": "VALIDATION_FAILED",
     "too_large": "FILE_TOO_LARGE",
     "storage_full": "DISK_FULL",

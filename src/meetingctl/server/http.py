@@ -237,6 +237,7 @@ async def authorize(request: Request, access: Access, device_key: str | None) ->
     if access.loopback and is_local(request) and not presented(request):
         return LOCAL
     principal = await identify(request, device_key)
+    request.state.principal = principal
     server = server_of(request)
     if access.allows(principal, device_key, server.settings.mode):
         if device_key is None or await server.credentials.is_within_limits(principal, device_key):

@@ -9,6 +9,7 @@ from typing import Any
 
 from meetingctl.core.net import IpNetwork, parse_networks
 from meetingctl.core.settings import Settings
+from meetingctl.server.audit.refusals import Refusals
 from meetingctl.server.changes import Changes
 from meetingctl.server.db.engine import Database
 from meetingctl.server.db.writer import GroupWriter
@@ -16,6 +17,7 @@ from meetingctl.server.devices.heartbeat import Heartbeats
 from meetingctl.server.devices.index import DeviceIndex
 from meetingctl.server.identity.credentials import CredentialCheck
 from meetingctl.server.identity.keys import KeyRing
+from meetingctl.server.identity.sessions import Signer
 from meetingctl.server.metrics.prometheus import Metrics
 
 FleetCounts = dict[Any, tuple[float, dict[str, int]]]
@@ -36,6 +38,7 @@ class ServerState:
     heartbeats: Heartbeats
     changes: Changes
     trusted_proxies: tuple[IpNetwork, ...] = ()
+    refusals: Refusals = field(default_factory=Refusals)
     fleet_counts: FleetCounts = field(default_factory=dict)  # filter -> until when (monotonic), counts per state
     started_s: float = field(default_factory=time.monotonic)
 
@@ -44,7 +47,7 @@ def make_state(settings: Settings, data_dir: Path, database: Database) -> Server
     """Wire the parts together; nothing runs yet."""
     writer = GroupWriter(database.writing)
     index, ring, metrics = DeviceIndex(database), KeyRing(), Metrics()
-    credentials = CredentialCheck(database, writer, index, ring)
+    credentials = CredentialCheck(database, writer, index, ring, Signer(settings, data_dir))
     credentials.refused = metrics.refused_credential
     writer.observe = metrics.observe_commit
     metrics.watch_writer(lambda: writer.pending)

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
-from meetingctl.core.errors import NotFound, RateLimited
+from meetingctl.core.errors import NotFound, NotYours, RateLimited
 from meetingctl.core.paths import safe_join
 from meetingctl.server.audit.chain import Actor, append
 from meetingctl.server.builder.manifest import NAMES
@@ -51,8 +51,10 @@ def create_build(connection: sa.Connection, actor: Actor, owner: str, manifest: 
 def get_build(connection: sa.Connection, principal: Principal, build_id: str) -> sa.RowMapping:
     """Return a build of the caller's, any for an administrator. Raises: NotFound."""
     row = connection.execute(sa.select(builds).where(builds.c.id == build_id)).mappings().first()
-    if row is None or not _may_touch(principal, row["owner"]):
-        raise NotFound("Build not found", hint="meetingctl builder start MANIFEST")
+    if row is None:
+        raise NotFound("Build not found", hint="meetingctl builder start TYPE/DISTRIBUTION")
+    if not _may_touch(principal, row["owner"]):
+        raise NotYours("Build not found", hint="meetingctl builder start TYPE/DISTRIBUTION")
     return row
 
 
@@ -112,8 +114,10 @@ def create_job(connection: sa.Connection, actor: Actor, build: sa.RowMapping, ki
 def get_job(connection: sa.Connection, principal: Principal, job_id: str) -> sa.RowMapping:
     """Return a job of the caller's, any for an administrator. Raises: NotFound."""
     row = connection.execute(sa.select(package_jobs).where(package_jobs.c.id == job_id)).mappings().first()
-    if row is None or not _may_touch(principal, row["owner"]):
+    if row is None:
         raise NotFound("Job not found", hint="meetingctl builder package BUILD")
+    if not _may_touch(principal, row["owner"]):
+        raise NotYours("Job not found", hint="meetingctl builder package BUILD")
     return row
 
 
