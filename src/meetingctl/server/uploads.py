@@ -21,7 +21,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
-from meetingctl.core.errors import InvalidInput, MeetingctlError, StorageFull, TooLarge, UnsupportedMedia
+from meetingctl.core.errors import InvalidInput, MeetingctlError, StorageFull, TooLarge, UnsafeName, UnsupportedMedia
 from meetingctl.core.ids import is_name
 
 FIELD_CAP_BYTES = 256 * 1024
