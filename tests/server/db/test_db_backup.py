@@ -19,13 +19,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from fill import fill_tables
 from planes import CODE, Fleet, Postgres, wait_for
 
-from meetingctl.core.errors import Conflict, InvalidInput, MeetingctlError, NotFound, StorageFull
+from meetingctl.core.errors import ConfigError, Conflict, InvalidInput, MeetingctlError, NotFound, StorageFull
 from meetingctl.core.settings import Settings
 from meetingctl.core.versions import Manifest
 from meetingctl.server.db import admin, backup, restore
 from meetingctl.server.db.backup import backup as back_up
+from meetingctl.server.db.engine import open_database
+from meetingctl.server.db.migrate import alembic_config
 from meetingctl.server.db.restore import restore as bring_back
 from meetingctl.server.db.schema import releases
 
@@ -154,6 +157,30 @@ def test_restoring_into_postgresql(fleet: Fleet, postgres: Postgres, tmp_path_fa
         postgres.drop(url)
 
 
+@pytest.mark.real
+def test_the_backup_of_an_older_version_into_postgresql(postgres: Postgres, tmp_path: Path) -> None:
+    from alembic import command
+
+    old = open_database(sa.URL.create("sqlite", database=str(tmp_path / "old.db")))
+    with old.writing.connect() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        fill_tables(connection)
+        connection.commit()
+    old.close()
+    with sqlite3.connect(tmp_path / "old.db") as database:
+        database.execute("PRAGMA journal_mode=DELETE")
+    database.close()
+    backup._write_archive(tmp_path, tmp_path / "old.db", tmp_path / "b.tar", [])
+    url = postgres.new_database()
+    settings = Settings(db_url=url.render_as_string(hide_password=False))
+    try:
+        bring_back(settings, tmp_path / "data", tmp_path / "b.tar")
+        shown = admin.status(settings, tmp_path / "data")
+        assert (shown["up_to_date"], shown["rows"]["devices"], shown["rows"]["audit"]) == (True, 3, 3)
+    finally:
+        postgres.drop(url)
+
+
 def test_what_is_missing_is_told_and_the_rest_is_kept(fleet: Fleet, tmp_path_factory: Any) -> None:
     furnish(fleet)
     upload(fleet, "two.bin", b"2")
@@ -185,6 +212,33 @@ def test_a_file_replaced_during_the_backup_begins_it_again(fleet: Fleet, tmp_pat
     monkeypatch.setattr(backup, "_take_files", take_and_replace)
     made = back_up(Settings(), fleet.data_dir, tmp_path / "b.tar")
     assert (made["problems"], len(tries)) == ([], 2)
+
+
+def test_one_backup_at_a_time(fleet: Fleet, tmp_path_factory: Any) -> None:
+    furnish(fleet)
+    place = tmp_path_factory.mktemp("backups")
+    with backup._links(fleet.data_dir), pytest.raises(Conflict, match="another backup"):
+        back_up(Settings(), fleet.data_dir, place / "b.tar")
+    back_up(Settings(), fleet.data_dir, place / "b.tar")
+    assert not (fleet.data_dir / ".backup").exists()
+
+
+def test_a_restore_whose_database_fails_leaves_nothing(fleet: Fleet, tmp_path_factory: Any, monkeypatch: Any) -> None:
+    furnish(fleet)
+    place = tmp_path_factory.mktemp("backups")
+    back_up(Settings(), fleet.data_dir, place / "b.tar")
+
+    def fail(*given: Any) -> None:
+        assert (place / "data/storage/rpi").is_dir()
+        raise MeetingctlError("no database")
+
+    monkeypatch.setattr(restore, "_place_database", fail)
+    with pytest.raises(MeetingctlError, match="no database"):
+        bring_back(Settings(), place / "data", place / "b.tar")
+    assert list((place / "data").iterdir()) == []
+    monkeypatch.setattr(restore, "HEAD", "0001")
+    with pytest.raises(ConfigError, match="newer than this program"):
+        bring_back(Settings(), place / "data", place / "b.tar")
 
 
 def test_a_folder_that_holds_something_is_left_alone(fleet: Fleet, tmp_path_factory: Any) -> None:
@@ -275,7 +329,7 @@ def test_a_kill_leaves_no_backup_that_looks_whole(fleet: Fleet, tmp_path_factory
     place = tmp_path_factory.mktemp("backups")
     target, partial = place / "b.tar", place / ".b.tar.partial"
     argv = [sys.executable, "-m", "meetingctl", "db", "backup", str(target), "--data", str(fleet.data_dir)]
-    for size_bytes in (1, 5_000_000, 15_000_000):
+    for size_bytes in (1, 12_000_000):
         with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             wait_for(
                 lambda at=size_bytes: (partial.exists() and partial.stat().st_size >= at) or process.poll() is not None,

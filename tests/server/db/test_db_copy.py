@@ -84,6 +84,21 @@ def test_to_postgresql_and_back(full: sa.URL, postgres: Postgres, tmp_path: Path
         postgres.drop(middle)
 
 
+@pytest.mark.real
+def test_a_value_that_postgresql_refuses_is_named(full: sa.URL, postgres: Postgres) -> None:
+    database = open_database(full)
+    with database.writing.begin() as connection:
+        connection.execute(devices.update().where(devices.c.id == 2).values(token_code="x" * 50))
+    database.close()
+    target = postgres.new_database()
+    try:
+        with pytest.raises(MeetingctlError, match="table devices cannot be copied: value too long"):
+            copy.copy_url(text_of(full), text_of(target))
+        assert not any(all_rows(target).values())
+    finally:
+        postgres.drop(target)
+
+
 def test_a_dry_run_writes_nothing(full: sa.URL, tmp_path: Path) -> None:
     target = tmp_path / "copy.db"
     told = copy.copy_url(text_of(full), str(target), dry_run=True)

@@ -103,13 +103,15 @@ def backup(settings: Settings, data_dir: Path, to: Path) -> dict[str, Any]:
     partial, snapshot_file = to.with_name(f".{to.name}.partial"), to.with_name(f".{to.name}.database")
     try:
         with _writing_errors(to), _links(data_dir) as links:
-            for left in range(TRIES - 1, -1, -1):
+            problems: list[str] | None = None
+            for _ in range(TRIES):
                 _remove_database(snapshot_file)
                 taken = _take_snapshot(settings, data_dir, snapshot_file, links)
                 contents = _write_archive(data_dir, snapshot_file, partial, taken)
-                if not contents.problems or not left:
+                if contents.problems in ([], problems):  # the same twice: no change meanwhile, but damage
                     break
-                log.info("files changed during the backup, beginning again", extra={"problems": contents.problems[:3]})
+                problems = contents.problems
+                log.info("files changed during the backup, beginning again", extra={"problems": problems[:3]})
             partial.rename(to)
             _sync_folder(to.parent)
     finally:

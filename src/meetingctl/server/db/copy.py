@@ -191,9 +191,13 @@ def _write(connection: sa.Connection, table: sa.Table, names: list[str], rows: l
         connection.exec_driver_sql(text, [tuple(row) for row in rows])
         return
     raw: Any = connection.connection
-    with raw.cursor() as cursor, cursor.copy(f'COPY "{table.name}" ({quoted}) FROM STDIN') as copy:
-        for row in rows:
-            copy.write_row(row)
+    try:
+        with raw.cursor() as cursor, cursor.copy(f'COPY "{table.name}" ({quoted}) FROM STDIN') as copy:
+            for row in rows:
+                copy.write_row(row)
+    except raw.driver_connection.Error as exc:
+        reason = " ".join(str(exc).split())[:300]
+        raise MeetingctlError(f"table {table.name} cannot be copied: {reason}", hint="meetingctl db check") from exc
 
 
 def _write_references(reading: sa.Connection, writing: sa.Connection, table: sa.Table, name: str) -> None:

@@ -18,10 +18,13 @@ from meetingctl.core.settings import Settings
 from meetingctl.server.db.backup import COMPLETE, DATABASE, FORMAT, SECRETS, TREES, Contents, HashingReader
 from meetingctl.server.db.copy import check_target, copy_database, open_existing
 from meetingctl.server.db.engine import database_url, open_database
+from meetingctl.server.db.migrate import migrate
+from meetingctl.server.db.migrations import HEAD
 
 STAGE = ".restore"
 _CHUNK_BYTES = 1024 * 1024
 _END_BYTES = 64 * 1024
+_NEWER = "install the newer meetingctl"
 _WHOLE = "take another backup: this one is not whole"
 
 
@@ -60,13 +63,27 @@ def _unpack(url: sa.URL, data_dir: Path, archive: Path) -> dict[str, Any]:
         with _writing_errors(data_dir):
             end = _read_archive(archive, stage)
             _give_to(data_dir, stage)
-            for name in (*TREES, *SECRETS):
-                if (stage / name).exists():
-                    (stage / name).rename(data_dir / name)
-            _place_database(url, stage / DATABASE)
+            with _in_place(data_dir, stage):
+                _place_database(url, stage / DATABASE)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return end
+
+
+@contextlib.contextmanager
+def _in_place(data_dir: Path, stage: Path) -> Iterator[None]:
+    """Move the files to where they belong, and back when what follows fails."""
+    moved = []
+    try:
+        for name in (*TREES, *SECRETS):
+            if (stage / name).exists():
+                (stage / name).rename(data_dir / name)  # takes the place of an empty folder
+                moved.append(name)
+        yield
+    except BaseException:
+        for name in moved:
+            (data_dir / name).rename(stage / name)
+        raise
 
 
 def _place_database(url: sa.URL, staged: Path) -> None:
@@ -84,6 +101,7 @@ def _place_database(url: sa.URL, staged: Path) -> None:
     target_database = open_database(url, readers=1)
     try:
         with open_existing(sa.URL.create("sqlite", database=str(staged))) as source:
+            migrate(source)  # the backup of an older version
             copy_database(source, target_database)
     finally:
         target_database.close()
@@ -125,9 +143,9 @@ def _parse_end(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise InvalidInput("the end of the backup cannot be read", hint=_WHOLE) from exc
     if made_by != FORMAT:
-        raise ConfigError(
-            f"the backup has format {made_by}, this program reads {FORMAT}", hint="use a newer meetingctl"
-        )
+        raise ConfigError(f"the backup has format {made_by}, this program reads {FORMAT}", hint=_NEWER)
+    if str(end["revision"]) > HEAD:
+        raise ConfigError(f"the backup has revision {end['revision']}, newer than this program knows", hint=_NEWER)
     return dict(end)
 
 
