@@ -12,9 +12,12 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from cli.runner import Cli
 from loopthread import LoopThread
 from meetingctl.core.sshkey import PublicKey
 from meetingctl.demo.sshd import DeviceSsh, load_key
+
+from .machine import Machine
 
 
 @dataclass
@@ -44,12 +47,43 @@ def loop_thread() -> Iterator[LoopThread]:
 
 @pytest.fixture
 def device(tmp_path: Path, loop_thread: LoopThread) -> Iterator[Device]:
-    keys = tmp_path / "device"
+    yield from serve_device(tmp_path / "device", loop_thread, os.environ["PATH"])
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """The stand-ins for the system's programs on `camera`."""
+    machine = Machine(tmp_path / "machine")
+    machine.install()
+    return machine
+
+
+@pytest.fixture
+def camera(tmp_path: Path, loop_thread: LoopThread, machine: Machine) -> Iterator[Device]:
+    """A device whose system is `machine`."""
+    yield from serve_device(tmp_path / "camera", loop_thread, f"{machine.bin}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def second_camera(tmp_path: Path, loop_thread: LoopThread, machine: Machine) -> Iterator[Device]:
+    """Another SSH server into the same machine."""
+    yield from serve_device(tmp_path / "camera", loop_thread, f"{machine.bin}:{os.environ['PATH']}")
+
+
+def serve_device(keys: Path, loop_thread: LoopThread, path: str) -> Iterator[Device]:
     host_key, visitor_key = load_key(keys / "host_key", "host"), load_key(keys / "id", "visitor")
-    server = DeviceSsh(name="demo-cam", host_key=host_key, visitor_key=visitor_key, path=os.environ["PATH"])
+    server = DeviceSsh(name="demo-cam", host_key=host_key, visitor_key=visitor_key, path=path)
     loop_thread.run(server.start("127.0.0.1", 0))
     yield Device(keys, host_key, keys / "id", server.port)
     loop_thread.run(server.close())
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Cli:
+    """The command line in this process, which is quicker to start."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return Cli(home)
 
 
 @dataclass

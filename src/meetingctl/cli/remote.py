@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meetingctl.cli import remote_facts, remote_services
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun
-from meetingctl.cli.remote_many import IdentityOption, UserOption, ViaOption, Way, known_hosts, open_access
-from meetingctl.cli.remote_run import route_json, run_on_devices
+from meetingctl.cli.remote_many import IdentityOption, UserOption, ViaOption, Way, known_hosts, open_access, route_json
+from meetingctl.cli.remote_run import run_on_devices
 from meetingctl.cli.tree import Noun, RestCommand
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ app = Noun()
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="a device key, or user@host[:port]")]
 
 app.command("run", cls=RestCommand)(run_on_devices)
+app.command("facts")(remote_facts.show_facts)
+app.command("ip")(remote_facts.show_addresses)
+app.add("services", remote_services.app, "See, start and stop the units of devices.")
+app.command("reboot")(remote_services.reboot_devices)
+app.command("shutdown")(remote_services.shut_devices_down)
 
 
 @app.command("ssh")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from meetingctl.core.target import Target
     from meetingctl.remote.access import Access
     from meetingctl.remote.fanout import Act, Limits, Report
+    from meetingctl.remote.ways import Route
 
 LINE_CAP_BYTES = 64 * 1024
 SHOWN_FAILURES = 10
@@ -184,11 +185,20 @@ def read_failed(file: Path) -> frozenset[str]:
     return frozenset(failed)
 
 
-def run_many(run: Invocation, targets: Sequence[Target], act: Act, limits: Limits, *, again: str) -> int:
+def run_many(
+    run: Invocation,
+    targets: Sequence[Target],
+    act: Act,
+    limits: Limits,
+    *,
+    again: str,
+    show: Callable[[Sequence[Report]], object] = lambda reports: None,
+) -> int:
     """Act on all targets; show the reports; return the exit code.
 
     In JSON each target is one object. Otherwise a summary that fits a screen goes to stderr, and what did not go well
     stands in a report file, named with the command that tries these targets again. `again` is the rest of that command.
+    `show` writes what the reports hold, in a format for people.
     """
     from meetingctl.remote.fanout import Result, fan_out, fold_exit_code
 
@@ -208,10 +218,37 @@ def run_many(run: Invocation, targets: Sequence[Target], act: Act, limits: Limit
         raise
     if run.out.style == "json":
         run.out.value([report.as_json() for report in ordered])
+    elif not run.is_json:
+        show(ordered)
     _show(run, ordered, again)
     if any(report.result is not Result.ok for report in ordered):
         return fold_exit_code(ordered)
     return 0
+
+
+def retry_line(run: Invocation) -> str:
+    """Write the command that tries the failed targets again; braces of the user's words are kept."""
+    import shlex
+
+    words = list(run.argv)
+    end = words.index("--") if "--" in words else len(words)
+    head, rest = words[:end], words[end:]
+    kept: list[str] = []
+    skip = False
+    for word in head:
+        if skip or word.startswith("--retry-from="):
+            skip = False
+        elif word == "--retry-from":
+            skip = True
+        else:
+            kept.append(word)
+    quoted = shlex.join(kept).replace("{", "{{").replace("}", "}}")
+    return f"{quoted} --retry-from {{report}} {shlex.join(rest).replace('{', '{{').replace('}', '}}')}".rstrip()
+
+
+def route_json(route: Route) -> dict[str, object]:
+    """Return how a device was reached."""
+    return {"way": route.way, "host": route.host, "port": route.port}
 
 
 class _Progress:

@@ -36,6 +36,8 @@ from meetingctl.cli.remote_many import (
     open_access,
     read_password,
     read_targets,
+    retry_line,
+    route_json,
     run_many,
 )
 
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from meetingctl.core.target import Target
     from meetingctl.remote.access import Access
     from meetingctl.remote.fanout import Act, Done, Heard
-    from meetingctl.remote.ways import Route
 
 MAX_SCRIPT_BYTES = 64 * 1024
 
@@ -109,7 +110,7 @@ def run_on_devices(
         act = _act_to_json(access, command, sudo, via.value)
         if not run.is_json:
             act = _act_to_lines(access, command, sudo, via.value, width=max(len(str(target)) for target in chosen))
-        return run_many(run, chosen, act, limits, again=_again(ctx, run))
+        return run_many(run, chosen, act, limits, again=retry_line(run))
 
 
 def _make_command(script: Path | None, rest: Sequence[str] | None) -> list[str]:
@@ -126,26 +127,6 @@ def _make_command(script: Path | None, rest: Sequence[str] | None) -> list[str]:
     return [script_line(read_small_text(script, limit_bytes=MAX_SCRIPT_BYTES), rest or ())]
 
 
-def _again(ctx: typer.Context, run: Invocation) -> str:
-    """Write the command that tries the failed targets again; braces of the user's words are kept."""
-    import shlex
-
-    words = list(run.argv)
-    end = words.index("--") if "--" in words else len(words)
-    head, rest = words[:end], words[end:]
-    kept: list[str] = []
-    skip = False
-    for word in head:
-        if skip or word.startswith("--retry-from="):
-            skip = False
-        elif word == "--retry-from":
-            skip = True
-        else:
-            kept.append(word)
-    quoted = shlex.join(kept).replace("{", "{{").replace("}", "}}")
-    return f"{quoted} --retry-from {{report}} {shlex.join(rest).replace('{', '{{').replace('}', '}}')}".rstrip()
-
-
 def _tell_plan(run: Invocation, targets: Sequence[Target], command: Sequence[str], sudo: bool) -> int:
     from meetingctl.remote.command import join_command
 
@@ -156,7 +137,7 @@ def _tell_plan(run: Invocation, targets: Sequence[Target], command: Sequence[str
 
 
 def _run_on_one(run: Invocation, access: Access, target: Target, command: list[str], sudo: bool, via: Any) -> int:
-    from meetingctl.remote.access import CappedOutput
+    from meetingctl.remote.command import CappedOutput
 
     if not run.is_json:
         _, outcome = asyncio.run(
@@ -193,7 +174,7 @@ def _output_json(out: Any, err: Any) -> dict[str, Any]:
 
 def _act_to_json(access: Access, command: list[str], sudo: bool, via: Any) -> Act:
     async def act(target: Target, heard: Heard) -> Done:
-        from meetingctl.remote.access import CappedOutput
+        from meetingctl.remote.command import CappedOutput
         from meetingctl.remote.fanout import Done
 
         out, err = CappedOutput(), CappedOutput()
@@ -251,11 +232,6 @@ def _hearing(write: Callable[[bytes], object], heard: Heard) -> Callable[[bytes]
         heard()
 
     return write_and_tell
-
-
-def route_json(route: Route) -> dict[str, object]:
-    """Return how a device was reached."""
-    return {"way": route.way, "host": route.host, "port": route.port}
 
 
 def _raw_writer(stream: Any) -> Callable[[bytes], None]:

@@ -5,19 +5,21 @@ Ties the three parts together: the pins say which key to expect, the routes say 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from meetingctl.core.errors import InvalidInput
 from meetingctl.core.sshkey import PublicKey
 from meetingctl.core.target import AddressTarget, DeviceTarget, Target
-from meetingctl.remote.command import Outcome, Write, join_command, run_command, wrap_sudo
+from meetingctl.remote.command import Outcome, Write, join_command
 from meetingctl.remote.hosts import HostKeys, name_host
 from meetingctl.remote.route import Note, RouteFinder, address_routes, reach
 from meetingctl.remote.session import Login, check_host_key, connect, fetch_host_key
+from meetingctl.remote.visit import Privilege, Visit
 from meetingctl.remote.ways import Route, Via
 
-CAPTURE_BYTES = 1024 * 1024
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +65,37 @@ class Access:
 
         Raises: what `connect` and `run_command` raise.
         """
-        login, line = self.login_for(target), join_command(command)
-        stdin = b""
-        if with_sudo:
-            line = wrap_sudo(line, has_password=bool(login.password))
-            stdin = f"{login.password.reveal()}\n".encode() if login.password else b""
+        privilege = Privilege.needed if with_sudo else Privilege.none
 
-        async def use(route: Route) -> tuple[Route, Outcome]:
+        async def use(visit: Visit) -> tuple[Route, Outcome]:
+            return visit.route, await visit.stream(
+                join_command(command), stdout=stdout, stderr=stderr, privilege=privilege
+            )
+
+        return await self.visit(target, use, via=via, began=began)
+
+    async def visit(
+        self,
+        target: Target,
+        use: Callable[[Visit], Awaitable[T]],
+        *,
+        via: Via = "auto",
+        began: Callable[[], object] = lambda: None,
+    ) -> T:
+        """Log in to one device and use the connection; `began` is called once it is logged in, and with each output.
+
+        Raises: what `connect` and `use` raise.
+        """
+        login = self.login_for(target)
+
+        async def use_route(route: Route) -> T:
             async with connect(
                 target, route, login=login, pins=self.pins, connect_s=self.connect_s, note=self.note
             ) as connection:
                 began()
-                return route, await run_command(connection, line, stdout=stdout, stderr=stderr, stdin=stdin)
+                return await use(Visit(target, route, login, connection, began))
 
-        return await reach(str(target), self.routes(target, via=via), use, self.detail)
+        return await reach(str(target), self.routes(target, via=via), use_route, self.detail)
 
     async def verify(self, target: Target, *, via: Via = "auto") -> Route:
         """Find the way to a device whose host key is the pinned one, or becomes it. Raises: HostKeyChanged."""
@@ -96,21 +115,3 @@ class Access:
             return route, await fetch_host_key(route, timeout_s=self.connect_s)
 
         return await reach(str(target), self.routes(target, via=via, is_first_contact=True), use, self.detail)
-
-
-class CappedOutput:
-    """Keeps the first bytes of an output that goes into one JSON object."""
-
-    def __init__(self, cap_bytes: int = CAPTURE_BYTES) -> None:
-        self._kept = bytearray()
-        self._cap_bytes = cap_bytes
-        self.is_cut = False
-
-    def write(self, chunk: bytes) -> None:
-        room_bytes = self._cap_bytes - len(self._kept)
-        self._kept += chunk[:room_bytes]
-        self.is_cut = self.is_cut or len(chunk) > room_bytes
-
-    @property
-    def text(self) -> str:
-        return self._kept.decode("utf-8", "replace")

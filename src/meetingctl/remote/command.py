@@ -21,6 +21,7 @@ from meetingctl.core.errors import MeetingctlError, TransportLost
 
 WINDOW_BYTES = 1024 * 1024
 PAUSE_BYTES = 1024 * 1024
+CAPTURE_BYTES = 1024 * 1024
 
 Write = Callable[[bytes], object]
 
@@ -31,6 +32,24 @@ class Outcome:
 
     exit_code: int
     duration_s: float
+
+
+class CappedOutput:
+    """Keeps the first bytes of an output that goes into one JSON object."""
+
+    def __init__(self, cap_bytes: int = CAPTURE_BYTES) -> None:
+        self._kept = bytearray()
+        self._cap_bytes = cap_bytes
+        self.is_cut = False
+
+    def write(self, chunk: bytes) -> None:
+        room_bytes = self._cap_bytes - len(self._kept)
+        self._kept += chunk[:room_bytes]
+        self.is_cut = self.is_cut or len(chunk) > room_bytes
+
+    @property
+    def text(self) -> str:
+        return self._kept.decode("utf-8", "replace")
 
 
 def join_command(words: Sequence[str]) -> str:
@@ -49,13 +68,17 @@ def script_line(script: str, arguments: Sequence[str]) -> str:
     ).rstrip()
 
 
-def wrap_sudo(line: str, *, has_password: bool) -> str:
+def wrap_sudo(line: str, *, has_password: bool, is_optional: bool = False) -> str:
     """Return the line run by root: plainly for a user who is root already, else by sudo.
 
-    With a password sudo reads it from standard input, which the command never sees.
+    With a password sudo reads it from standard input, which the command never sees. An optional one without a password
+    runs as the user where sudo asks for one or is not installed.
     """
     sudo, line = ("sudo -S -p ''", f"exec </dev/null; {line}") if has_password else ("sudo -n", line)
-    script = f'if [ "$(id -u)" = 0 ]; then exec sh -c "$1"; fi; exec {sudo} -- sh -c "$1"'
+    script = 'if [ "$(id -u)" = 0 ]; then exec sh -c "$1"; fi; '
+    if is_optional and not has_password:
+        script += 'sudo -n true 2>/dev/null || exec sh -c "$1"; '
+    script += f'exec {sudo} -- sh -c "$1"'
     return f"exec sh -c {shlex.quote(script)} sh {shlex.quote(line)}"
 
 

@@ -74,10 +74,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How an action ended that reached its device."""
+    """How an action ended that reached its device; `error` says better than an exit code what failed."""
 
     exit_code: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
+    error: MeetingctlError | None = None
 
 
 Heard = Callable[[], None]
@@ -193,6 +194,8 @@ class _Run:
             return Report(name, Result.unreachable, error=error)
         except MeetingctlError as error:
             return Report(name, Result.failed, error=error)
+        if done.error is not None:
+            return Report(name, Result.failed, error=done.error, details=done.details)
         if done.exit_code:
             failure = MeetingctlError(f"{name}: exit code {done.exit_code}")
             return Report(name, Result.failed, done.exit_code, failure, details=done.details)

@@ -1,0 +1,194 @@
+"""The options of every command on several devices, declared once, and how such a command acts."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+import typer
+
+from meetingctl.cli.invocation import Invocation, of
+from meetingctl.cli.remote_many import (
+    AllOption,
+    AskPassword,
+    Deadline,
+    FailFast,
+    IdentityOption,
+    Idle,
+    Limit,
+    MaxFail,
+    Parallel,
+    PasswordFile,
+    Retries,
+    RetryFrom,
+    Targets,
+    UserOption,
+    ViaOption,
+    Way,
+    choose_targets,
+    make_limits,
+    open_access,
+    read_password,
+    read_targets,
+    retry_line,
+    route_json,
+    run_many,
+)
+
+if TYPE_CHECKING:
+    from meetingctl.core.target import Target
+    from meetingctl.remote.access import Access
+    from meetingctl.remote.fanout import Act, Done, Heard, Limits, Report
+    from meetingctl.remote.visit import Visit
+
+Body = TypeVar("Body", bound=Callable[..., Any])
+Work = Callable[["Visit"], Awaitable["Done"]]
+Show = Callable[[Sequence["Report"]], object]
+
+
+def _options(
+    everything: AllOption = False,
+    user: UserOption = None,
+    identity: IdentityOption = None,
+    ask_password: AskPassword = False,
+    password_file: PasswordFile = None,
+    via: ViaOption = Way.auto,
+    parallel: Parallel = 50,
+    limit: Limit = None,
+    fail_fast: FailFast = False,
+    max_fail: MaxFail = None,
+    retries: Retries = 2,
+    retry_from: RetryFrom = None,
+    deadline: Deadline = "0",
+    idle: Idle = "0",
+) -> None:
+    """Hold the declarations; `on_devices` gives them to a command."""
+
+
+def _targets(targets: Targets = None) -> None:
+    """Hold the declaration of the arguments of a command that has no others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The devices that a command line names, and how to reach them."""
+
+    run: Invocation
+    words: Sequence[str] | None
+    options: Mapping[str, Any]
+
+    def choose(self, words: Sequence[str] | None = None) -> Chosen:
+        """Expand the targets: those of the command line, or the words that a command took for targets.
+
+        Raises: UsageError for none, InvalidInput, NotFound for a selector without devices.
+        """
+        from meetingctl.remote.selection import is_single
+
+        given = self.options
+        self.run.set_options(ssh_user=given["user"], ssh_identity=given["identity"])
+        named = read_targets(self.run, self.words if words is None else words, everything=given["everything"])
+        names = ("parallel", "fail_fast", "max_fail", "retries", "deadline", "idle")
+        limits = make_limits(**{name: given[name] for name in names})
+        targets = choose_targets(self.run, named, limit=given["limit"], retry_from=given["retry_from"])
+        return Chosen(self.run, targets, limits, given, is_single(named))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The devices to act on."""
+
+    run: Invocation
+    targets: Sequence[Target]
+    limits: Limits
+    options: Mapping[str, Any]
+    is_single: bool
+
+    def visit(self, work: Work, show: Show) -> int:
+        """Log in to every device and work there; show what became of it; return the exit code."""
+        with self.open() as access:
+            return self.act(lambda target, heard: self.visit_one(access, target, heard, work), show)
+
+    async def visit_one(self, access: Access, target: Target, heard: Heard, work: Work) -> Done:
+        """Log in to one device and work there; the way to it joins what the work tells."""
+
+        async def use(visit: Visit) -> Done:
+            done = await work(visit)
+            return replace(done, details={"route": route_json(visit.route), **done.details})
+
+        return await access.visit(target, use, via=self.options["via"].value, began=heard)
+
+    @contextmanager
+    def open(self) -> Iterator[Access]:
+        """Open what SSH to these devices needs, a password included."""
+        password = read_password(self.run, self.options["ask_password"], self.options["password_file"])
+        with open_access(self.run, self.targets, password) as access:
+            yield access
+
+    def act(self, act: Act, show: Show) -> int:
+        """Act on every device; `show` writes the reports, unless the format is JSON. Return the exit code.
+
+        A single device that was named fails with its own error, without a summary.
+        """
+        if not self.is_single:
+            return run_many(self.run, self.targets, act, self.limits, again=retry_line(self.run), show=show)
+        from meetingctl.remote.fanout import fan_out, fold_exit_code
+
+        reports = asyncio.run(fan_out(self.targets, act, self.limits, lambda report: None))
+        if self.run.out.style == "json":
+            self.run.out.value([reports[0].as_json()])
+        elif self.run.is_json:
+            self.run.out.value(reports[0].as_json())
+        else:
+            show(reports)
+            if reports[0].error is not None:
+                self.run.out.fail(reports[0].error)
+        return fold_exit_code(reports)
+
+
+def on_devices(body: Body) -> Body:
+    """Give a command the options of all commands on several devices; it gets them as its argument `devices`.
+
+    A command that declares `words` itself divides them into targets and the rest.
+    """
+    own = inspect.signature(body).parameters
+    hints = get_type_hints(body, include_extras=True)
+    shared = [parameter for parameter in _parameters(_options) if parameter.name not in own]
+    first = [] if "words" in own else _parameters(_targets)
+    mine = [
+        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in own.items()
+        if name not in {"ctx", "devices"}
+    ]
+
+    @functools.wraps(body)
+    def command(ctx: typer.Context, **values: Any) -> Any:
+        options = {parameter.name: values.pop(parameter.name) for parameter in shared}
+        return body(ctx, Devices(of(ctx), values.pop("targets", None), options), **values)
+
+    parameters = [
+        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        *first,
+        *mine,
+        *shared,
+    ]
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command  # type: ignore[return-value]  # the command line sees the options, callers do not call it
+
+
+def _parameters(holder: Callable[..., Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(holder, include_extras=True)
+    return [
+        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(holder).parameters.items()
+    ]
+
+
+def rows_of(reports: Iterable[Report], key: str) -> list[dict[str, Any]]:
+    """Return the rows under `key` of each report's details, each with its target."""
+    return [{"target": report.target, **row} for report in reports for row in report.details.get(key, ())]

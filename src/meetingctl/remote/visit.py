@@ -1,0 +1,98 @@
+"""One login on a device, used for several steps: commands with or without root, and what a failure means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import asyncssh
+
+from meetingctl.core.errors import AuthError, MeetingctlError
+from meetingctl.core.target import Target
+from meetingctl.remote.command import CAPTURE_BYTES, CappedOutput, Outcome, Write, run_command, wrap_sudo
+from meetingctl.remote.session import Login
+from meetingctl.remote.ways import Route
+
+_SHOWN_ERROR = 300
+
+
+class Privilege(Enum):
+    """Who runs a command: the user, root where sudo allows it, or root and nobody else."""
+
+    none = "none"
+    wanted = "wanted"
+    needed = "needed"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command wrote, and its exit code; `is_cut` when it wrote more than was kept."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    is_cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A connection to one device that is logged in; `heard` is told of each output."""
+
+    target: Target
+    route: Route
+    login: Login
+    connection: asyncssh.SSHClientConnection
+    heard: Callable[[], object]
+
+    async def stream(
+        self, line: str, *, stdout: Write, stderr: Write, privilege: Privilege = Privilege.none
+    ) -> Outcome:
+        """Run a line of shell and hand its output on. Raises: what `run_command` raises."""
+        stdin = b""
+        if privilege is not Privilege.none:
+            password = self.login.password
+            is_optional = privilege is Privilege.wanted
+            line = wrap_sudo(line, has_password=bool(password), is_optional=is_optional)
+            stdin = f"{password.reveal()}\n".encode() if password else b""
+        return await run_command(self.connection, line, stdout=stdout, stderr=stderr, stdin=stdin)
+
+    async def answer(
+        self, line: str, *, privilege: Privilege = Privilege.none, cap_bytes: int = CAPTURE_BYTES
+    ) -> Answer:
+        """Run a line of shell and return what it wrote, at most `cap_bytes` of each stream."""
+        out, err = CappedOutput(cap_bytes), CappedOutput()
+        outcome = await self.stream(
+            line, stdout=self._hearing(out.write), stderr=self._hearing(err.write), privilege=privilege
+        )
+        return Answer(outcome.exit_code, out.text, err.text, out.is_cut)
+
+    async def ask(self, line: str, *, privilege: Privilege = Privilege.none, cap_bytes: int = CAPTURE_BYTES) -> str:
+        """Run a line of shell that must go well, and return its output.
+
+        Raises: AuthError when sudo refuses, MeetingctlError for another failure.
+        """
+        answer = await self.answer(line, privilege=privilege, cap_bytes=cap_bytes)
+        if answer.exit_code:
+            raise explain_failure(str(self.target), self.login.user, answer)
+        return answer.stdout
+
+    def _hearing(self, write: Write) -> Write:
+        def write_and_tell(chunk: bytes) -> None:
+            write(chunk)
+            self.heard()
+
+        return write_and_tell
+
+
+def explain_failure(target: str, user: str, answer: Answer) -> MeetingctlError:
+    """Say why a command failed: the last line that it wrote to standard error, or its exit code. Pure."""
+    lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+    if any(line.startswith("sudo:") for line in lines):
+        reason = next(line for line in lines if line.startswith("sudo:")).removeprefix("sudo:").strip()
+        return AuthError(
+            f"{target}: {user} may not become root: {reason[:_SHOWN_ERROR]}",
+            hint="give the password with --ask-password, or log in as another user with --user NAME",
+        )
+    reason = lines[-1][:_SHOWN_ERROR] if lines else f"exit code {answer.exit_code}"
+    return MeetingctlError(f"{target}: {reason}")
