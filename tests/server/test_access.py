@@ -13,7 +13,8 @@ from meetingctl.server.http import Access
 from meetingctl.server.identity.principal import ANONYMOUS, OPEN, Principal, Role, principal_of_key
 
 # Columns: nobody, viewer, operator, admin, proxy, sshd, the device itself, another device.
-# "+" passes the check of rights, "-" is 401 for nobody and for another device's code, 403 for the rest.
+# "+" passes the check of rights, "-" is 401 for nobody and for another device's code, 403 for the rest; "!" is 403 for
+# all, because only this machine is let in.
 COLUMNS = ("nobody", "viewer", "operator", "admin", "proxy", "sshd", "device", "other")
 K = "/api/devices/{device_key}"
 TABLE = {
@@ -21,10 +22,22 @@ TABLE = {
     "GET /api/health": "++++++++",
     "GET /api/openapi.json": "++++++++",
     "GET /metrics": "-+++----",
+    "GET /api/metrics": "-+++----",
     "GET /api/whoami": "++++++--",
     "GET /api/keys": "---+----",
     "POST /api/keys": "---+----",
     "DELETE /api/keys/{key_id}": "---+----",
+    "GET /api/users": "---+----",
+    "POST /api/users": "---+----",
+    "GET /api/users/authorized-keys": "!!!!!!!!",
+    "GET /api/users/{id}": "---+----",
+    "PUT /api/users/{id}": "---+----",
+    "DELETE /api/users/{id}": "---+----",
+    "POST /api/users/{id}/token": "---+----",
+    "POST /api/auth/login": "++++++++",
+    "POST /api/auth/refresh": "++++++++",
+    "POST /api/auth/logout": "-+++++--",
+    "GET /api/auth/me": "--------",
     "GET /api/audit": "---+----",
     "GET /api/audit/verify": "---+----",
     "GET /api/webhooks": "---+----",
@@ -180,6 +193,8 @@ def test_rights(make_fleet: MakeFleet, route: str) -> None:
         if mark == "+":
             refused = answer.status_code == 401 or answer.json() == {"error": "Forbidden"} if is_json(answer) else False
             assert not refused, column
+        elif mark == "!":
+            assert answer.status_code == 403, column
         elif column in ("nobody", "other"):
             assert answer.status_code == 401, column
         else:  # where no device is named, a code alone proves nothing
@@ -198,6 +213,9 @@ PUBLIC = {
     "GET /api/whoami",
     "GET /api/ssh-hostkey",
     "GET /api/ssh/pubkey",
+    "GET /api/users/authorized-keys",
+    "POST /api/auth/login",
+    "POST /api/auth/refresh",
     f"POST {K}/register",
     *(route for route in TABLE if route.startswith("GET /published/")),
     *(f"GET /api/admin/updates/{name}" for name in ("verify", "device-types", "versions", "download", "release-notes")),
@@ -221,6 +239,14 @@ def test_legacy_open_still_hides_keys_audit_and_the_proxys_door(make_fleet: Make
         "GET /api/keys",
         "POST /api/keys",
         "DELETE /api/keys/{key_id}",
+        "GET /api/users",
+        "POST /api/users",
+        "GET /api/users/{id}",
+        "PUT /api/users/{id}",
+        "DELETE /api/users/{id}",
+        "POST /api/users/{id}/token",
+        "POST /api/auth/logout",
+        "GET /api/auth/me",
         "GET /api/audit",
         "GET /api/audit/verify",
         "POST /api/proxy/admit",

@@ -20,6 +20,7 @@ HEEDED = {
     "GET /api/whoami",
     "GET /api/ssh-hostkey",
     "GET /api/ssh/pubkey",
+    "GET /api/users/authorized-keys",
     "GET /api/devices",
     "GET /api/tunnels",
     "GET /api/tunnels/stats",

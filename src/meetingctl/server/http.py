@@ -244,14 +244,7 @@ async def authorize(request: Request, access: Access, device_key: str | None) ->
             return principal
     elif principal.kind in ("anonymous", "open"):
         raise MissingCredential("Unauthorized", hint="meetingctl login")
-    raise refuse(request, principal, access.role.name.lower())
-
-
-def refuse(request: Request, principal: Principal, needed: str = "") -> Forbidden:
-    """Audit that a known caller may not do this; return the error to raise. `needed` is the least role that may."""
-    route = f"{request.method} {getattr(request.scope.get('route'), 'path', request.url.path)}"
-    server_of(request).credentials.note_refusal(principal, actor_of(request, principal), route)
-    return Forbidden("Forbidden", needed=needed)
+    raise Forbidden("Forbidden", needed=access.role.name.lower())
 
 
 def need(

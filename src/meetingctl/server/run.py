@@ -29,7 +29,7 @@ from meetingctl.server.credentials_file import keep_address, write_credentials
 from meetingctl.server.db.engine import database_url, open_database
 from meetingctl.server.db.migrate import migrate
 from meetingctl.server.devices.presence_watch import watch_presence
-from meetingctl.server.identity.keys import NewKey, ensure_first_admin
+from meetingctl.server.identity.keys import NewKey, ensure_builder_key, ensure_first_admin
 from meetingctl.server.keys.files import keep_files
 from meetingctl.server.state import ServerState, make_state
 from meetingctl.server.sweeper import sweep_for_ever
@@ -98,6 +98,7 @@ class ControlPlane:
         self._stack.callback(database.close)
         await asyncio.to_thread(migrate, database)
         state = make_state(self._settings, self._data_dir, database)
+        self._stack.enter_context(state.metrics.recent.attached())
         state.writer.start()
         self._stack.push_async_callback(asyncio.to_thread, state.writer.close)
         await self._prepare(state)
@@ -119,6 +120,8 @@ class ControlPlane:
         """Make the first key and the pool of ports."""
         bootstrap = self._settings.bootstrap_token.reveal()
         made = await state.writer.run_async(lambda connection: ensure_first_admin(connection, bootstrap))
+        builder_token = self._settings.builder_api_token.reveal()
+        await state.writer.run_async(lambda connection: ensure_builder_key(connection, builder_token))
         ports = parse_port_range(self._settings.tunnel_ports)
         await state.writer.run_async(lambda connection: fill_pool(connection, ports))
         self._keep_key(made)

@@ -170,7 +170,8 @@ class DuplicateBody(VersionBody):
 @router.get("/api/builder/whoami", **describe(WhoamiReply))
 def whoami(principal: Reader) -> dict[str, Any]:
     """Say who the caller is."""
-    return {"user": {"id": principal.key_id, "username": principal.name.partition(":")[2], "role": principal.role_text}}
+    number = principal.key_id if principal.user_id is None else principal.user_id
+    return {"user": {"id": number, "username": principal.name.partition(":")[2], "role": principal.role_text}}
 
 
 _Q = {"q": {"type": "string"}}

@@ -17,6 +17,7 @@ from meetingctl.server.devices.index import DeviceFacts, DeviceIndex
 from meetingctl.server.devices.scope import is_covered
 from meetingctl.server.identity.keys import KeyRing, touch_key
 from meetingctl.server.identity.principal import Principal
+from meetingctl.server.identity.sessions import Signer, check_access, looks_signed
 
 WINDOW_S = 900.0
 FAILURES_PER_SUBJECT = 5
@@ -48,7 +49,10 @@ def bearer_of(authorization: str) -> str:
 class CredentialCheck:
     """Verify credentials. Success is cached where it is slow, failure never; failures are limited and audited."""
 
-    def __init__(self, database: Database, writer: GroupWriter, index: DeviceIndex, ring: KeyRing) -> None:
+    def __init__(
+        self, database: Database, writer: GroupWriter, index: DeviceIndex, ring: KeyRing, signer: Signer
+    ) -> None:
+        self.signer = signer
         self._database = database
         self._writer = writer
         self._index = index
@@ -140,17 +144,6 @@ class CredentialCheck:
         with self._database.read() as connection:
             return is_covered(connection, principal, device_key)
 
-    def note_refusal(self, principal: Principal, actor: Actor, route: str) -> None:
-        """Audit that a caller asked for more than its rights: once per route in a while."""
-        now_s = time.monotonic()
-        attempt = (principal.name, principal.key_id or principal.session, route)
-        if self._repeats.has_failed(attempt, now_s):
-            return
-        self._repeats.fail(attempt, now_s)
-        self._writer.post(
-            lambda connection: append(connection, actor, "access.refuse", f"route:{route}"[:160], result="refused")
-        )
-
     def _note_failure(self, given: Credentials, subject: str) -> None:
         """Count and audit once what a misconfigured client repeats: the same wrong secret from the same address."""
         self.refused()
@@ -192,6 +185,9 @@ class CredentialCheck:
 
     def _look_up(self, key_text: str) -> Principal | None:
         with self._database.read() as connection:
+            if looks_signed(key_text) and (found := check_access(connection, self.signer, key_text)) is not None:
+                self._ring.keep(key_text, found, time.monotonic())
+                return found
             return self._ring.verify(connection, key_text, time.monotonic())
 
 

@@ -101,6 +101,30 @@ def create_key(
     return NewKey(row, text or made)
 
 
+def add_user_token(connection: sa.Connection, actor: Actor, user: Any, text: str | None = None) -> NewKey:
+    """Insert the token of an account (a row of `users`), which has the rights of the account; `text` sets a chosen one.
+
+    Raises: Conflict for a text that another key has.
+    """
+    public_id, made = new_key_text()
+    digest = sha256_hex(text or made)
+    if connection.execute(sa.select(api_keys.c.id).where(api_keys.c.secret_sha256 == digest)).first() is not None:
+        raise Conflict("Token already used")
+    row = {
+        "public_id": public_id,
+        "name": user["username"],
+        "role": user["role"],
+        "secret_sha256": digest,
+        "created_at_ms": now_ms(),
+        "created_by": actor.principal[:160],
+        "last_characters": (text or made)[-4:],
+        "user_id": user["id"],
+    }
+    connection.execute(api_keys.insert().values(row))
+    append(connection, actor, "key.create", f"key:{public_id}", after={"user": user["username"], "role": user["role"]})
+    return NewKey(row, text or made)
+
+
 def revoke_key(connection: sa.Connection, actor: Actor, public_id: str) -> None:
     """Revoke a key. Raises: NotFound; Conflict for the last administrator key that works."""
     row = connection.execute(sa.select(api_keys).where(api_keys.c.public_id == public_id)).mappings().first()
@@ -140,6 +164,21 @@ def ensure_first_admin(connection: sa.Connection, bootstrap: str) -> NewKey | No
     if connection.execute(admins.limit(1)).first() is None:
         return create_key(connection, SYSTEM, name="first-admin", role="admin")
     return None
+
+
+def ensure_builder_key(connection: sa.Connection, text: str) -> None:
+    """Let the original's setting `builder_api_token` be a key that builds and publishes. Raises: ConfigError."""
+    if not text:
+        return
+    if not _BOOTSTRAP.fullmatch(text):
+        raise ConfigError(
+            "builder_api_token must have 16 to 256 printable characters without blanks",
+            hint="export MEETINGCTL_BUILDER_API_TOKEN=$(openssl rand -hex 32)",
+        )
+    known = sa.select(api_keys.c.id).where(api_keys.c.secret_sha256 == sha256_hex(text))
+    if connection.execute(known).first() is None:
+        limits = KeyLimits(permissions=("updates:publish", "updates:view"))
+        create_key(connection, SYSTEM, name="builder", role="operator", text=text, limits=limits)
 
 
 def _works(row: sa.RowMapping) -> bool:
@@ -187,10 +226,14 @@ class KeyRing:
         principal = _principal_of(connection, row)
         if principal is None:
             return None
+        self.keep(key_text, principal, now_s)
+        return principal
+
+    def keep(self, text: str, principal: Principal, now_s: float) -> None:
+        """Remember for a few seconds whose credential a text is."""
         if len(self._principals) >= _CACHE_ENTRIES:
             self._principals.clear()
-        self._principals[digest] = (now_s + _CACHE_S, principal)
-        return principal
+        self._principals[sha256_hex(text)] = (now_s + _CACHE_S, principal)
 
     def forget_all(self) -> None:
         """Drop every cached key, after a revocation."""

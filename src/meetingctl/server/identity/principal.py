@@ -28,9 +28,9 @@ _INCLUDED = {
 # What a route asks of a scoped key when it names nothing narrower.
 _OF_ROLE = {Role.NONE: ANY, Role.VIEWER: "fleet:view", Role.OPERATOR: "fleet:manage", Role.ADMIN: "admin:full"}
 
-# What an account may be. `user` is the default of the original: sees what a viewer sees, builds and publishes.
+# What an account may be. `user` is the default, the builder user of the original: builds and publishes, no more.
 USER_ROLES = ("admin", "operator", "viewer", "user")
-_OF_BUILDER = frozenset({"updates:publish", "updates:view", "fleet:view"})
+_OF_BUILDER = frozenset({"updates:publish", "updates:view"})
 
 # What an API key may be: a person's role, or one of two services that see only what they need.
 KEY_ROLES = ("viewer", "operator", "admin", "proxy", "sshd")
