@@ -8,6 +8,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from meetingctl.server.metrics.counts import TableCounts
+from meetingctl.server.metrics.host import HostFigures
+from meetingctl.server.metrics.recent import RecentLog
+
 # name -> label values -> count, as the proxy gives them.
 TunnelTotals = Mapping[str, Mapping[tuple[str, ...], int]]
 _TUNNEL_LABELS = {
@@ -16,6 +20,21 @@ _TUNNEL_LABELS = {
     "kills": ("reason",),
     "bytes": ("direction",),
 }
+
+# The states that are shown although the table holds none: a graph that begins at 0 shows the first failure.
+_STATES = {
+    "builder_jobs": ("queued", "running", "done", "failed"),
+    "rollouts": ("preparing", "running", "paused", "finished", "aborted"),
+    "webhook_deliveries": ("waiting", "delivered", "dead"),
+}
+_TITLES = {
+    "devices": "Devices in the registry",
+    "tunnels": "Reserved public ports",
+    "builder_jobs": "Packaging jobs by state",
+    "rollouts": "Rollouts by state",
+    "webhook_deliveries": "Webhook deliveries by state",
+}
+_REFUSALS = {401: "credential", 403: "rights", 413: "size", 429: "rate", 503: "busy", 507: "storage"}
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -45,6 +64,13 @@ class Metrics:
         )
         self._pending = Gauge("meetingctl_writer_pending", "Work waiting for a commit", registry=self.registry)
         self._refused = Counter("meetingctl_credentials_refused", "Refused credentials", registry=self.registry)
+        refusals = Counter("meetingctl_refusals", "Refused requests by reason", ["reason"], registry=self.registry)
+        self._refusals = {status: refusals.labels(reason) for status, reason in _REFUSALS.items()}
+        self._tables = {
+            name: Gauge(f"meetingctl_{name}", title, ["state"], registry=self.registry)
+            for name, title in _TITLES.items()
+        }
+        self.tables, self.host, self.recent = TableCounts(), HostFigures(), RecentLog()
         self._bound: dict[tuple[str, str, int], Counter] = {}
         self._bound_seconds: dict[str, Histogram] = {}
 
@@ -57,6 +83,8 @@ class Metrics:
             self._bound_seconds.setdefault(route, self._seconds.labels(route))
         counter.inc()
         self._bound_seconds[route].observe(seconds)
+        if status >= 400 and (refusal := self._refusals.get(status)) is not None:
+            refusal.inc()
 
     def heartbeat(self, outcome: str) -> None:
         self._heartbeats[outcome].inc()
@@ -75,8 +103,11 @@ class Metrics:
         """Read the counters of a tunnel proxy in this process whenever somebody scrapes."""
         self.registry.register(TunnelFigures(totals))
 
-    def text(self) -> bytes:
-        """Return the exposition format."""
+    def text(self, counts: Mapping[str, Mapping[str, int]]) -> bytes:
+        """Return the exposition format; `counts` is what the tables hold: figure -> state -> count."""
+        for name, found in counts.items():
+            for state in {*_STATES.get(name, ()), *found}:
+                self._tables[name].labels(state).set(found.get(state, 0))
         return generate_latest(self.registry)
 
 
