@@ -42,8 +42,8 @@ class RawViewer:
             if f"CSeq: {self._cseq}" in text:
                 return int(text.split()[1]), text
 
-    def play(self) -> None:
-        """Describe, set up the first track over TCP, play."""
+    def play(self, **headers: str) -> None:
+        """Describe, set up the first track over TCP, play with these headers."""
         status, text = self.ask("DESCRIBE", Accept="application/sdp")
         assert status == 200, text
         controls = re.findall(r"^a=control:(\S+)", text, re.MULTILINE)
@@ -52,7 +52,7 @@ class RawViewer:
         status, text = self.ask("SETUP", track, Transport="RTP/AVP/TCP;unicast;interleaved=0-1")
         assert status == 200, text
         self._session = re.search(r"Session: ([^;\s]+)", text).group(1)  # type: ignore[union-attr]
-        status, text = self.ask("PLAY")
+        status, text = self.ask("PLAY", **headers)
         assert status == 200, text
 
     def wait_keyframe(self) -> float:
@@ -62,6 +62,15 @@ class RawViewer:
             channel, packet = self._frame()
             if channel == 0 and IDR in nal_types(packet):
                 return time.monotonic() - began_s
+
+    def timestamps_s(self, seconds: float) -> list[float]:
+        """Return the RTP timestamps of the video that come within so many seconds."""
+        ends_s, found = time.monotonic() + seconds, []
+        while time.monotonic() < ends_s:
+            channel, packet = self._frame()
+            if channel == 0:
+                found.append(int.from_bytes(packet[4:8], "big") / 90_000)
+        return found
 
     def leave(self) -> None:
         """End the session in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import time
@@ -91,6 +92,21 @@ def test_a_sound_card_that_does_not_open_does_not_take_the_video_along(gstreamer
         assert "audio" not in shown
         assert stream.status()["sound"] == "none"
         assert "sound card lost" in stream.log_text()
+
+
+def test_a_viewer_who_asks_for_a_range_moves_nobody_else(plain_stream: Stream) -> None:
+    """ffmpeg sends `Range: npt=0.000-`, which would seek the media that all viewers share."""
+    port = int(plain_stream.keys["RTSP_PORT"])
+    with RawViewer(port) as first:
+        first.play()
+        before = first.timestamps_s(2)[-1]
+        with RawViewer(port) as second:
+            second.play(Range="npt=0.000-")
+            seen = first.timestamps_s(3)
+    steps = [later - sooner for sooner, later in itertools.pairwise([before, *seen])]
+    assert min(steps) >= 0
+    assert max(steps) < 1
+    assert seen[-1] - before > 1.5
 
 
 def test_a_viewer_who_comes_when_the_last_one_leaves_is_served(plain_stream: Stream) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections.abc import Callable, Collection
 from typing import Any
@@ -97,6 +98,7 @@ class Listener:
 
     def _client_connected(self, _server: Any, client: Any) -> None:
         client.connect("pre-setup-request", self._check_setup)
+        client.connect("pre-play-request", self._play_from_now)
         client.connect("play-request", self._played)
         client.connect("pause-request", self._paused)
         client.connect("new-session", self._session_opened)
@@ -122,6 +124,11 @@ class Listener:
         is_allowed = int(code) == 0 and transports_of(header) <= self.transports
         return status.OK if is_allowed else status.UNSUPPORTED_TRANSPORT
 
+    def _play_from_now(self, _client: Any, context: Any) -> Any:
+        """Leave the range aside that most viewers send: it would seek the media that all of them share."""
+        _remove_header(context, self._gst.GstRtsp.RTSPHeaderField.RANGE)
+        return self._gst.GstRtsp.RTSPStatusCode.OK
+
     def _played(self, _client: Any, context: Any) -> None:
         # A thread of the server calls; ids travel to the main loop, the context does not survive this call.
         self._gst.GLib.idle_add(self._note_play, context.session.get_sessionid(), context.media)
@@ -145,6 +152,26 @@ class Listener:
 
 def _holds(session: Any, media: Any) -> bool:
     return any(part.get_media() == media for part in session.filter(None))
+
+
+class _Context(ctypes.Structure):
+    """The beginning of GstRTSPContext."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("server", "connection", "client", "request"))
+
+
+def _remove_header(context: Any, field: Any) -> None:
+    """Remove a header from the request of a viewer.
+
+    The bindings give a copy of the request, so the C function is called directly, with the addresses of both objects.
+    """
+    found = ctypes.cast(hash(context), ctypes.POINTER(_Context)).contents
+    if found.client != hash(context.client):  # another layout than this one: better leave it
+        log.warning("the range of a viewer cannot be left aside: PLAY may disturb others")
+        return
+    remove = ctypes.CDLL("libgstrtsp-1.0.so.0").gst_rtsp_message_remove_header
+    remove.argtypes, remove.restype = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int), ctypes.c_int
+    remove(found.request, int(field), -1)
 
 
 def transports_of(header: str) -> frozenset[str]:
