@@ -55,3 +55,34 @@ def test_a_backup_into_a_missing_folder_says_how_to_make_it(more: list[str], cli
 def test_a_missing_database_is_made_in_the_same_folder(cli: Cli, tmp_path: Path) -> None:
     refused = cli("db", "status", "--data", str(tmp_path / "no"))
     assert refused.err.endswith(f"hint: meetingctl db migrate --data {tmp_path / 'no'}\n")
+
+
+def test_a_backup_comes_back(cli: Cli, tmp_path: Path, data: str) -> None:
+    archive, there = str(tmp_path / "fleet.tar"), str(tmp_path / "there")
+    assert cli("db", "backup", archive, "--data", data).code == 0
+    told = cli("db", "restore", archive, "--data", there, "--dry-run", "--json").json
+    assert (told["dry_run"], told["would_change"], Path(there).exists()) == (True, True, False)
+    assert cli("db", "restore", archive, "--data", there).code == 0
+    assert cli("db", "check", "--data", there).code == 0
+    refused = cli("db", "restore", archive, "--data", there)
+    assert (refused.code, "hint: name an empty folder with --data\n" in refused.err) == (1, True)
+
+
+def test_a_backup_that_lacks_files_says_so_in_its_exit_code(cli: Cli, tmp_path: Path, data: str) -> None:
+    import sqlite3
+
+    with sqlite3.connect(Path(data) / "meetingctl.db") as database:
+        columns = "device_type, distribution, filename, size_bytes, sha256, uploaded_by, uploaded_at_ms"
+        database.execute(f"INSERT INTO distribution_files ({columns}) VALUES ('rpi', 'd', 'a.bin', 1, 'x', 'me', 1)")
+    database.close()
+    made = cli("db", "backup", str(tmp_path / "fleet.tar"), "--data", data, "--json")
+    assert (made.code, made.json["problems"]) == (1, ["storage/rpi/d/a.bin: No such file or directory"])
+
+
+def test_a_copy_is_told_before_it_is_done(cli: Cli, tmp_path: Path, data: str) -> None:
+    source, target = f"{data}/meetingctl.db", str(tmp_path / "copy.db")
+    told = cli("db", "copy", source, target, "--dry-run", "--json").json
+    assert (told["action"], told["would_change"], Path(target).exists()) == ("copy", True, False)
+    done = cli("db", "copy", source, target)
+    assert done.code == 0
+    assert "devices" in done.out
