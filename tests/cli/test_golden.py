@@ -71,6 +71,14 @@ STORY: list[tuple[str, str, str]] = [
     ("tunnel close", "tunnel close 9050", ""),
     ("role list", "role list", ""),
     ("role show", "role show operator", ""),
+    ("user create", "user create anna --role operator", "long enough\n"),
+    ("user list", "user list", ""),
+    ("user update", "user update anna --role viewer --ssh-key {pubkey}", ""),
+    ("user password", "user password anna", "another one\n"),
+    ("user token", "user token anna --yes", ""),
+    ("user show", "user show anna", ""),
+    ("user keys", "user keys", ""),
+    ("user rm", "user rm anna --yes", ""),
     ("token create", "token create ci --role operator --expires 90d", ""),
     ("token list", "token list", ""),
     ("token revoke", "token revoke {key_id} --yes", ""),
@@ -160,7 +168,7 @@ SCRUB = [
     (re.compile(r"whsec_[\w-]+"), "WEBHOOK_SECRET"),
     (re.compile(r"http://127\.0\.0\.1:\d+"), "SERVER"),
 ]
-MADE = {"token_code", "ap_password", "http_pw_low", "http_pw_medium", "http_pw_high", "device_token"}
+MADE = {"token_code", "ap_password", "http_pw_low", "http_pw_medium", "http_pw_high", "device_token", "token"}
 VARIES = {"id", "python", "sqlite", "platform", "size_bytes", "request_id", "engine", "revision", "newest_revision"}
 VARIES |= {"after", "rows", "text", "version", "checksum"}
 

@@ -41,6 +41,7 @@ COMMANDS = {
     "remote": Entry("meetingctl.cli.remote:app", "Reach a device over SSH."),
     "fleet": Entry("meetingctl.cli.fleet:app", "Keep the server's records of devices."),
     "builder": Entry("meetingctl.cli.builder:app", "Build archives for devices, and publish them."),
+    "user": Entry("meetingctl.cli.user:app", "Keep the accounts of people."),
     "token": Entry("meetingctl.cli.token:app", "Make and revoke API keys."),
     "role": Entry("meetingctl.cli.role:app", "See what each role may do."),
     "audit": Entry("meetingctl.cli.audit:app", "See who did what."),

@@ -28,6 +28,7 @@ from meetingctl.client.connection import (
     misshapen,
 )
 from meetingctl.client.keys import SshKeys
+from meetingctl.client.people import People
 from meetingctl.client.releases import Releases
 from meetingctl.client.rollouts import Rollouts
 from meetingctl.client.webhooks import Events, Webhooks
@@ -73,6 +74,11 @@ class FleetClient(Connection):
     def rollouts(self) -> Rollouts:
         """Rollouts."""
         return Rollouts(self)
+
+    @cached_property
+    def people(self) -> People:
+        """Accounts of people."""
+        return People(self)
 
     @cached_property
     def webhooks(self) -> Webhooks:

@@ -15,6 +15,7 @@ _MEANINGS = {
     "Forbidden": "a higher role is needed",
     "Relay port not allowed": "the relay service may not reach this port of a device",
     "Device missing token": "the device has no token code",
+    "Last admin": "it is the last administrator's account that is on",
     "Last admin key": "it is the last administrator's key that works",
 }
 # The contract's text -> what to do. `{subject}` is what the request was about.
@@ -33,6 +34,9 @@ _HINTS = {
     "Device type already exists": "meetingctl fleet types list",
     "Distribution not found": "meetingctl fleet distributions list",
     "distrib.json not found": "meetingctl fleet distributions put {subject} FILE",
+    "Last admin": "meetingctl user create second-admin --role admin",
+    "User not found": "meetingctl user list",
+    "Username already used": "meetingctl user list",
     "Last admin key": "meetingctl token create second-admin --role admin",
 }
 _STATUS_HINTS = {401: "meetingctl login", 403: "meetingctl whoami"}

@@ -93,7 +93,7 @@ def _check_password(request: Request, username: str, password: str) -> sa.RowMap
             if user is not None and user["authorized"]:
                 return user
         server.credentials.refuse(Credentials(password, "", facts.peer, facts.request_id), subject)
-    raise AuthError("Wrong username or password", hint="meetingctl login --username NAME")
+    raise AuthError("Wrong username or password", hint="ask an administrator for a new password")
 
 
 def _keep_hash_fresh(request: Request, user: sa.RowMapping, password: str) -> None:
