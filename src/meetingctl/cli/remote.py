@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meetingctl.cli import remote_facts, remote_services
+from meetingctl.cli import remote_facts, remote_logs, remote_services
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun
 from meetingctl.cli.remote_many import IdentityOption, UserOption, ViaOption, Way, known_hosts, open_access, route_json
@@ -32,6 +32,8 @@ TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="a device 
 app.command("run", cls=RestCommand)(run_on_devices)
 app.command("facts")(remote_facts.show_facts)
 app.command("ip")(remote_facts.show_addresses)
+app.command("logs")(remote_logs.show_logs)
+app.command("collect")(remote_logs.collect_logs)
 app.add("services", remote_services.app, "See, start and stop the units of devices.")
 app.command("reboot")(remote_services.reboot_devices)
 app.command("shutdown")(remote_services.shut_devices_down)
