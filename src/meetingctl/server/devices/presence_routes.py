@@ -74,7 +74,7 @@ async def online(request: Request, device_key: str) -> Response:
     return Response(payload, media_type="application/json")
 
 
-@router.get("/api/devices/{device_key}/availability", **describe(AvailabilityReply))
+@router.get("/api/devices/{device_key}/availability", **describe(AvailabilityReply, 404))
 def get_availability(
     request: Request,
     device_key: str,
