@@ -214,6 +214,22 @@ def test_a_file_replaced_during_the_backup_begins_it_again(fleet: Fleet, tmp_pat
     assert (made["problems"], len(tries)) == ([], 2)
 
 
+def test_nothing_that_a_server_keeps_is_left_out(fleet: Fleet, tmp_path_factory: Any) -> None:
+    """Whoever adds a file to the data directory has to say whether a backup needs it."""
+    furnish(fleet)
+    (fleet.data_dir / "sealing.key").unlink()
+    person = {"username": "ada", "password": "correct horse battery", "role": "viewer"}
+    hook = {"url": "https://hooks.example.invalid/in", "events": ["device.offline"]}
+    for path, body in (("/api/users", person), ("/api/auth/login", person), ("/api/webhooks", hook)):
+        answer = fleet.call("POST", path, key=fleet.admin, json=body)
+        assert answer.status_code == 200, answer.text
+    for path in ("builds", "packages", "icons", "credentials.toml"):
+        (fleet.data_dir / path).touch()
+    kept = {*backup.TREES, *backup.SECRETS, backup.DATABASE}
+    left_out = {"meetingctl.db-wal", "meetingctl.db-shm", "meetingctl.db.lock"}
+    assert {path.name for path in fleet.data_dir.iterdir()} - left_out == kept
+
+
 def test_one_backup_at_a_time(fleet: Fleet, tmp_path_factory: Any) -> None:
     furnish(fleet)
     place = tmp_path_factory.mktemp("backups")

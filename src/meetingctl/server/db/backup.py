@@ -44,6 +44,7 @@ from meetingctl.server.db.schema import (
     package_jobs,
     releases,
 )
+from meetingctl.server.identity.sessions import FILE_NAME as LOGIN_KEY
 from meetingctl.server.sealing import FILE_NAME as SEALING_KEY
 from meetingctl.server.updates.releases import MANIFEST, PUBLISHED
 
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 DATABASE, COMPLETE = "meetingctl.db", "complete.json"
 KEYS = "keys"
 TREES = (STORAGE, PUBLISHED, ICONS, BUILDS, PACKAGES, KEYS)
-SECRETS = (SEALING_KEY, CREDENTIALS)
+SECRETS = (SEALING_KEY, LOGIN_KEY, CREDENTIALS)
 LINKS = ".backup"
 FORMAT = 1
 TRIES = 5
