@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -74,9 +74,9 @@ def create_key(
         run.refuse(f"no role {role[:40]!r}", hint=f"use one of {', '.join(ROLES)}")
     expires_in_s = parse_life_s(expires, "--expires") if expires is not None else None
     given = {"permissions": permissions, "device_types": device_types, "tags": tags}
-    limits = {limit: words for limit, words in given.items() if words}
+    limits: dict[str, Any] = {limit: words for limit, words in given.items() if words}
     if dry_run:
-        tell_plan(run, f"create a {role} API key for", name, role=role, expires_in_s=expires_in_s, **limits)
+        tell_plan(run, f"create a {role} API key for", name, role=role, expires_in_s=expires_in_s, limits=limits)
         return
     with run.open_client() as client:
         made = client.create_key(name, role=role, expires_in_s=expires_in_s, limits=limits)
