@@ -25,7 +25,9 @@ _LOG_LINES = 200
 
 
 def owner_of(principal: Principal) -> str:
-    """Return whose builds a caller may touch: an API key is known by its id, because names repeat."""
+    """Return whose builds a caller may touch: keys and people are known by ids, because names repeat or change."""
+    if principal.user_id is not None:
+        return f"user:{principal.user_id}"
     return f"key:{principal.key_id}" if principal.kind == "key" else principal.name
 
 

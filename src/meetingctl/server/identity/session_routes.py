@@ -118,8 +118,9 @@ def renew(request: Request, body: Annotated[RefreshBody, Depends(body_of(Refresh
     credentials.check_limits(None, facts.peer)
     actor, text = Actor("anonymous", facts.peer, facts.request_id), body.refresh_token
     issued = server.writer.run(lambda connection: sessions.renew_session(connection, actor, credentials.signer, text))
-    if issued is None:
+    if isinstance(issued, sessions.Reused):
         server.changes.announce_credentials()
+    if not isinstance(issued, sessions.Issued):
         raise credentials.refuse(Credentials(text, "", facts.peer, facts.request_id), "session")
     return _reply(issued)
 

@@ -177,11 +177,14 @@ def open_session(connection: sa.Connection, actor: Actor, signer: Signer, user: 
     return Issued(signer.sign(user, family), _issue(connection, user["id"], family, actor.peer), user)
 
 
-def renew_session(connection: sa.Connection, actor: Actor, signer: Signer, text: str) -> Issued | None:
-    """Exchange a refresh token for new tokens; None when it is worth nothing.
+class Reused(NamedTuple):
+    """Somebody showed a refresh token for the second time; its family has ended, once this is committed."""
 
-    One that was exchanged before ends its family: commit also when the answer is None.
-    """
+    family: str
+
+
+def renew_session(connection: sa.Connection, actor: Actor, signer: Signer, text: str) -> Issued | Reused | None:
+    """Exchange a refresh token for new tokens; None when it is worth nothing."""
     now = now_ms()
     found = refresh_tokens.c.token_sha256 == sha256_hex(text)
     row = connection.execute(sa.select(refresh_tokens).where(found)).mappings().first()
@@ -191,13 +194,13 @@ def renew_session(connection: sa.Connection, actor: Actor, signer: Signer, text:
     if row["used_at_ms"] is not None:
         close_session(connection, row["family"])
         append(connection, actor, "session.reuse", f"user:{user['username']}", result="refused")
-        return None
+        return Reused(row["family"])
     if row["expires_at_ms"] <= now or not user["authorized"]:
         return None
     unused = sa.and_(found, refresh_tokens.c.used_at_ms.is_(None), refresh_tokens.c.revoked_at_ms.is_(None))
     if connection.execute(refresh_tokens.update().where(unused).values(used_at_ms=now)).rowcount != 1:
         close_session(connection, row["family"])
-        return None
+        return Reused(row["family"])
     fresh = _issue(connection, user["id"], row["family"], actor.peer)
     return Issued(signer.sign(user, row["family"]), fresh, user)
 
