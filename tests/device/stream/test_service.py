@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from meetingctl.device.stream.listener import MOST_CONNECTIONS, SILENT_S
 
 from .rawclient import RawViewer
 from .support import Stream, probe, running_stream, size_of, try_probe, viewer, wait_growth, wait_until
@@ -183,3 +187,27 @@ def test_forbidden_modules_are_not_loaded() -> None:
 
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_flood_of_connections_is_bounded(gstreamer: None, root: Path) -> None:
+    with running_stream(root, STREAM_SOURCE_MODE="test") as stream:
+        port = int(stream.keys["RTSP_PORT"])
+        with contextlib.ExitStack() as stack:
+            for _ in range(MOST_CONNECTIONS + 200):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+            wait_until(lambda: stream.status()["connections"] <= MOST_CONNECTIONS, "the rest is closed")
+            assert stream.log_text().count("too many connections") <= 2
+        wait_until(lambda: stream.status()["connections"] < MOST_CONNECTIONS, "they are gone")
+        with RawViewer(port) as viewer:
+            viewer.play()
+            viewer.wait_keyframe()
+
+
+def test_a_connection_that_says_nothing_is_closed(gstreamer: None, root: Path) -> None:
+    with running_stream(root, STREAM_SOURCE_MODE="test") as stream:
+        port = int(stream.keys["RTSP_PORT"])
+        with RawViewer(port) as viewer, socket.create_connection(("127.0.0.1", port), SILENT_S + 30) as silent:
+            viewer.play()
+            viewer.timestamps_s(SILENT_S)
+            assert silent.recv(1) == b"", "the silent one is closed"
+            viewer.wait_keyframe()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from meetingctl.core.descriptors import raise_descriptor_limit
 from meetingctl.core.errors import Busy, Conflict, InvalidInput, MeetingctlError, Unreachable
 from meetingctl.core.layout import CSI_CONTROL_HOST, CSI_CONTROL_PORT, STREAM_LOCAL_JSON, STREAM_STATE_SOCKET
 from meetingctl.device.config import DeviceConfig, read_config
@@ -63,6 +64,7 @@ class StreamDaemon:
         self._system = system
         self._notifier = notifier
         self._options = options
+        raise_descriptor_limit()
         self._gst = load_gstreamer()
         self._stage = Stage(self._gst, system, options.host, on_error=self._media_failed)
         self._set_debug_level()

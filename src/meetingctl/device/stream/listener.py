@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 # One slow DESCRIBE (an origin that is down) must not hold up what the other viewers ask.
 _THREADS = 4
 _MAX_SESSIONS = 200
+# Connections that ask for nothing take a descriptor each; without one more, nobody could come in.
+MOST_CONNECTIONS = 300
+SILENT_S = 30.0
 
 OnPlay = Callable[[Any], None]
 
@@ -32,6 +36,8 @@ class Listener:
         self._on_play = on_play
         self._source = 0
         self.playing: set[str] = set()
+        self._is_full = False
+        self._since_s: dict[Any, float] = {}  # client -> when it connected
         self.server = gst.GstRtspServer.RTSPServer()
         self.server.set_address(host)
         self.server.set_service(str(port))
@@ -72,8 +78,12 @@ class Listener:
         return len(self.server.client_filter(None))
 
     def clean_up(self) -> None:
-        """End the sessions whose viewers have not been heard of for a minute."""
+        """End the sessions whose viewers have not been heard of for a minute, and connections that never began one."""
         self.pool.cleanup()
+        oldest_s = time.monotonic() - SILENT_S
+        for client, since_s in list(self._since_s.items()):
+            if since_s < oldest_s and not client.session_filter(None):
+                client.close()
 
     def drop_clients(self, media: Any = None) -> int:
         """Disconnect the viewers of one media, or everybody, and end their sessions. Returns how many there were."""
@@ -97,11 +107,25 @@ class Listener:
     # Signals.
 
     def _client_connected(self, _server: Any, client: Any) -> None:
+        if len(self._since_s) >= MOST_CONNECTIONS:
+            if not self._is_full:
+                log.warning(
+                    "too many connections, more are closed", extra={"port": self.port, "most": MOST_CONNECTIONS}
+                )
+            self._is_full = True
+            self._gst.GLib.idle_add(_close, client)  # not now: the server is still taking it over
+            return
+        self._is_full = False
+        self._since_s[client] = time.monotonic()
+        client.connect("closed", self._forget_client)
         client.connect("pre-setup-request", self._check_setup)
         client.connect("pre-play-request", self._play_from_now)
         client.connect("play-request", self._played)
         client.connect("pause-request", self._paused)
         client.connect("new-session", self._session_opened)
+
+    def _forget_client(self, client: Any) -> None:
+        self._since_s.pop(client, None)
 
     def _session_opened(self, client: Any, session: Any) -> None:
         """Let a session end with its connection: nobody resumes one, and a dead UDP viewer would get data for long."""
@@ -148,6 +172,11 @@ class Listener:
     def _forget(self, session_id: str) -> bool:
         self.playing.discard(session_id)
         return False
+
+
+def _close(client: Any) -> bool:
+    client.close()
+    return False
 
 
 def _holds(session: Any, media: Any) -> bool:
