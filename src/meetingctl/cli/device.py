@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from meetingctl.cli import device_config, device_record, device_status, device_stream, device_watchdog
+from meetingctl.cli import device_config, device_onvif, device_record, device_status, device_stream, device_watchdog
 from meetingctl.cli.tree import Noun
 
 app = Noun()
 app.add("config", device_config.app, "Read, change and check config.env.")
 app.add("stream", device_stream.app, "Serve the camera over RTSP.")
 app.add("record", device_record.app, "Record the stream and look after the recordings.")
+app.add("onvif", device_onvif.app, "Serve the camera to recorders over ONVIF.")
 app.add("watchdog", device_watchdog.app, "Restart what hangs on this camera.")
 app.command("status")(device_status.show_status)

@@ -42,6 +42,7 @@ RECORDINGS_DIR = f"{CACHE_DIR}/recordings"  # the default of RECORD_DIR
 LIVE_SEGMENTS_NAME = ".live"  # below RECORD_DIR: the segment being written
 THUMBNAILS_DIR = f"{CACHE_DIR}/thumbnails"
 MEDIA_CACHE_DB = f"{CACHE_DIR}/media_cache.db"
+ONVIF_NAME_JSON = f"{CACHE_DIR}/onvif-name.json"  # the last good name of this device
 
 # Logs; the folder is the default of LOG_DIR.
 LOG_DIR = "/var/log/rpi-cam"

@@ -1,0 +1,292 @@
+"""The ONVIF daemon: HTTP, discovery and the work in the background, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from meetingctl.core.errors import ConfigError, MeetingctlError
+from meetingctl.core.layout import WS_DISCOVERY_PORT
+from meetingctl.device.notify import Notifier
+from meetingctl.device.onvif import discovery, naming
+from meetingctl.device.onvif.addresses import address_for
+from meetingctl.device.onvif.auth import Caller, Denied, Gate
+from meetingctl.device.onvif.call import SERVICE_PATHS, SNAPSHOT_PATH
+from meetingctl.device.onvif.device_service import scopes_of
+from meetingctl.device.onvif.dispatch import Answer, Ready, Service, write_answer, write_fault
+from meetingctl.device.onvif.effects import Effects
+from meetingctl.device.onvif.event_service import pulled
+from meetingctl.device.onvif.facts import Facts
+from meetingctl.device.onvif.http import HttpRequest, HttpResponse, HttpServer
+from meetingctl.device.onvif.multicast import Announcer
+from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, Message, Pull, PullPoints
+from meetingctl.device.onvif.relay import load_gpiod, open_relay
+from meetingctl.device.onvif.source import FactSource
+from meetingctl.device.system import System
+
+_REFRESH_S = 5.0
+_MOTION_S = 1.0
+_PULL_TICK_S = 1.0
+_MOST_THREADS = 4
+_DENIED_LOG_S = 60.0
+_MOST_DENIED = 256
+_XML_WORDS = ("xml",)
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line decides; `port` None takes that of onvif.conf, 0 a free one."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - recorders are elsewhere; the login protects it
+    port: int | None = None
+    discovery_port: int = WS_DISCOVERY_PORT
+
+
+class OnvifDaemon:
+    """One running service."""
+
+    def __init__(self, system: System, notifier: Notifier, options: Options) -> None:
+        """Read the configuration. Raises: ConfigError, Forbidden."""
+        self._system = system
+        self._notifier = notifier
+        self._options = options
+        self._source = FactSource(system)
+        self._relay_key: tuple[object, ...] = ()
+        self._effects = Effects(system)
+        self._gate = Gate()
+        self._points = PullPoints()
+        self._service = Service(self._effects, self._gate, self._points, self._publish_from_thread)
+        self._http = HttpServer(self._answer)
+        self._announcer: Announcer | None = None
+        self._threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="onvif")
+        self._denied: dict[str, float] = {}
+        self._port = 0
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; ends at once when onvif.conf switches the service off.
+
+        Raises: ConfigError when the port is in use.
+        """
+        if not self._source.now().conf.enabled:
+            log.info("onvif.conf says enabled=false: nothing to do")
+            self._notifier.ready("switched off")
+            return
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, stop.set)
+        self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        self._follow_relay()
+        await self._listen()
+        jobs = [asyncio.create_task(job()) for job in (self._refresh_for_ever, self._name_for_ever)]
+        self._open_discovery()
+        self._tell_start()
+        self._notifier.ready(f"port {self._port}")
+        try:
+            await stop.wait()
+        finally:
+            self._notifier.stopping()
+            if self._announcer is not None:
+                self._announcer.close()
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+            await self._http.close()
+            self._effects.close()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _listen(self) -> None:
+        conf = self._source.now().conf
+        wanted = conf.port if self._options.port is None else self._options.port
+        try:
+            await self._http.start(self._options.host, wanted)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise MeetingctlError(f"cannot listen on port {wanted}: {exc.strerror}") from exc
+            raise ConfigError(f"port {wanted} is in use", hint=f"ss -ltnp 'sport = :{wanted}'") from exc
+        self._port = self._http.port
+
+    def _open_discovery(self) -> None:
+        """Answer probes; a camera that cannot is still found by its address."""
+        try:
+            self._announcer = Announcer(self._describe, port=self._options.discovery_port)
+        except OSError as exc:
+            log.error("no discovery", extra={"error": str(exc)})
+            return
+        self._announcer.update(self._source.now().interfaces)
+
+    def _describe(self, address: str) -> discovery.Self:
+        facts = self._source.now()
+        url = f"http://{address}:{self._port}{SERVICE_PATHS['tds']}"
+        return discovery.Self(facts.board.endpoint, scopes_of(facts), url)
+
+    def _tell_start(self) -> None:
+        facts = self._source.now()
+        login = "none" if facts.login is None else "digest"
+        extra = {"port": self._port, "login": login, "name": facts.name, "relay": facts.has_relay}
+        log.info("onvif ready", extra=extra)
+        if facts.login is None:
+            log.warning("anybody on the network may use ONVIF: set RTSP_USER and RTSP_PASSWORD")
+
+    def _hang_up(self) -> None:
+        self._source.now()
+        self._follow_relay()
+        log.info("configuration read again")
+
+    def _follow_relay(self) -> None:
+        """Hold the line that the configuration names; a changed one is released first."""
+        config = self._source.now().config
+        key = (
+            config.relay_enable,
+            config.relay_gpio_pin,
+            config.relay_gpio_chip,
+            config.relay_active_high,
+            config.relay_output_token,
+        )
+        if key == self._relay_key:
+            return
+        self._relay_key = key
+        if self._effects.relay is not None:
+            self._effects.relay.close()
+        self._effects.relay = open_relay(config, load_gpiod() if config.relay_enable else None)
+        self._source.set_relay(self._effects.relay is not None)
+        if (message := self._effects.relay_message()) is not None:
+            self._points.publish(message)
+
+    # In the background.
+
+    async def _refresh_for_ever(self) -> None:
+        while True:
+            facts = await self._in_thread(self._source.refresh)
+            self._follow_relay()
+            self._tell_motion(facts)
+            self._points.expire(time.time())
+            if self._announcer is not None:
+                self._announcer.update(facts.interfaces)
+            self._notifier.alive()
+            await asyncio.sleep(_MOTION_S if facts.has_motion else _REFRESH_S)
+
+    def _tell_motion(self, facts: Facts) -> None:
+        if facts.has_motion:
+            state = "true" if facts.stream["motion"] else "false"
+            self._points.publish(Message(MOTION_TOPIC, ("Source", "VideoSource"), ("State", state), time.time()))
+
+    async def _name_for_ever(self) -> None:
+        failures = 0
+        while True:
+            config = self._source.now().config
+            if naming.can_ask(config):
+                try:
+                    name = await self._in_thread(lambda config=config: naming.ask_name(config))  # type: ignore[misc]
+                    failures = 0
+                    if name != self._source.now().name:
+                        self._source.set_name(name)
+                        log.info("device name", extra={"device_name": name})
+                        await self._in_thread(lambda name=name, config=config: naming.keep(self._system, config, name))  # type: ignore[misc]
+                except MeetingctlError as error:
+                    failures += 1
+                    log.warning("device name", extra={"error": error.message})
+            await asyncio.sleep(naming.pause_s(failures))
+
+    async def _in_thread(self, action: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._threads, action)
+
+    def _publish_from_thread(self, message: Message) -> None:
+        self._loop.call_soon_threadsafe(self._points.publish, message)
+
+    # Requests.
+
+    async def _answer(self, request: HttpRequest) -> HttpResponse:
+        caller = Caller(request.peer, request.method, request.target, request.headers.get("authorization", ""))
+        if request.method in {"GET", "HEAD"}:
+            return await self._answer_picture(request, caller)
+        kind = request.headers.get("content-type", "")
+        if kind and not any(word in kind.lower() for word in _XML_WORDS):
+            return HttpResponse(415)
+        ready: Ready | None = None
+        try:
+            facts = self._source.now()
+            host = address_for(request.local, facts.interfaces, facts.config.network_interface_priority)
+            ready = self._service.admit(request.body, caller, facts, host=host, port=request.port, now_s=time.time())
+            result = await self._in_thread(ready.run) if ready.op.blocks else ready.run()
+            node = await self._pull(result, request) if isinstance(result, Pull) else result
+            return _as_http(write_answer(ready.request, node))
+        except ConnectionResetError:
+            raise
+        except Exception as error:  # a boundary: the client gets a fault, the journal the traceback
+            if isinstance(error, Denied):
+                return self._deny(error, caller)
+            return _as_http(write_fault(error, ready.request if ready else None))
+
+    async def _pull(self, pull: Pull, request: HttpRequest) -> tuple[object, ...]:
+        """Wait for messages without holding a thread, until the time is over or the client has gone."""
+        point, event = pull.point, asyncio.Event()
+        point.wake = event.set
+        request.set_waiting(True)
+        ends_s = self._loop.time() + pull.timeout_s
+        try:
+            while not point.queue and not point.is_ended and not request.is_gone():
+                left_s = ends_s - self._loop.time()
+                if left_s <= 0:
+                    break
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), min(left_s, _PULL_TICK_S))
+                event.clear()
+        finally:
+            point.wake = None
+            request.set_waiting(False)
+        if request.is_gone():
+            raise ConnectionResetError
+        return pulled(point, point.take(pull.limit), time.time())
+
+    async def _answer_picture(self, request: HttpRequest, caller: Caller) -> HttpResponse:
+        if request.target.partition("?")[0] != SNAPSHOT_PATH:
+            return HttpResponse(404 if request.method == "HEAD" else 405, headers=(("Allow", "POST"),))
+        facts = self._source.now()
+        is_basic_allowed = facts.config.rtsp_auth_method in {"basic", "both"}
+        try:
+            self._gate.check_picture(facts.login, caller, allow_basic=is_basic_allowed, now_s=time.time())
+            picture = await self._in_thread(lambda: self._effects.take_picture(facts))
+        except Denied as error:
+            return self._deny(error, caller)
+        except MeetingctlError as error:
+            log.debug("no picture", extra={"error": error.message})
+            return HttpResponse(503, headers=(("Retry-After", "2"),))
+        return HttpResponse(200, picture, "image/jpeg", (("Cache-Control", "no-store"),))
+
+    def _deny(self, error: Denied, caller: Caller) -> HttpResponse:
+        now_s = time.time()
+        answer = _as_http(write_fault(error))
+        headers: list[tuple[str, str]] = []
+        if error.challenge:
+            offered = self._gate.challenges(stale=error.stale, now_s=now_s)
+            headers += [("WWW-Authenticate", text) for text in offered]
+        if error.retry_after_s:
+            headers.append(("Retry-After", str(error.retry_after_s)))
+        # Clients ask without a login first; that is no news, and one line a minute is enough for the rest.
+        if (not error.challenge or caller.authorization) and now_s - self._denied.get(
+            caller.address, 0
+        ) > _DENIED_LOG_S:
+            if len(self._denied) >= _MOST_DENIED:
+                self._denied.clear()
+            self._denied[caller.address] = now_s
+            log.warning("refused", extra={"address": caller.address, "reason": error.message})
+        return HttpResponse(answer.status, answer.body, answer.type, tuple(headers))
+
+
+def _as_http(answer: Answer) -> HttpResponse:
+    return HttpResponse(answer.status, answer.body)

@@ -1,0 +1,132 @@
+"""What an operation may do to the device: write its configuration, reload the stream, set controls, switch."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+
+from meetingctl.core.errors import MeetingctlError, Unreachable
+from meetingctl.device.config import DeviceConfig, change_config
+from meetingctl.device.onvif import imaging
+from meetingctl.device.onvif.facts import Facts
+from meetingctl.device.onvif.pullpoint import RELAY_TOPIC, Message
+from meetingctl.device.onvif.relay import Relay
+from meetingctl.device.stream.control import ask_daemon
+from meetingctl.device.system import System
+from meetingctl.device.units import restart_unit
+
+_MERGE_S = 2.0
+_RELOAD_TIMEOUT_S = 30.0
+_PICTURE_AGE_S = 1.0
+_PICTURE_WAIT_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Reloader:
+    """Reload the stream once for all changes within two seconds, in a thread."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._last_s = -_MERGE_S
+
+    def ask(self, unit: str) -> None:
+        """Let the stream read its configuration soon: at once, or at the end of the two seconds."""
+        with self._lock:
+            if self._timer is not None:
+                return
+            wait_s = max(0.0, self._last_s + _MERGE_S - time.monotonic())
+            self._timer = threading.Timer(wait_s, self._reload, (unit,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _reload(self, unit: str) -> None:
+        with self._lock:
+            self._timer, self._last_s = None, time.monotonic()
+        try:
+            done = ask_daemon(self._system, "reload", timeout_s=_RELOAD_TIMEOUT_S)
+            log.info("stream reloaded", extra={"actions": ",".join(done.get("actions", ()))})
+        except Unreachable:
+            self._restart(unit)
+        except MeetingctlError as error:
+            log.error("stream kept its configuration", extra={"error": error.message})
+
+    def _restart(self, unit: str) -> None:
+        try:
+            restart_unit(self._system, unit, only_running=True)
+        except MeetingctlError as error:
+            log.error("stream cannot be restarted", extra={"error": error.message})
+
+    def close(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+
+
+class Effects:
+    """The ways to act. Everything here may block and belongs into a thread."""
+
+    def __init__(self, system: System, relay: Relay | None = None) -> None:
+        self._system = system
+        self._reloader = Reloader(system)
+        self._picture_lock = threading.Lock()
+        self._picture = (b"", 0.0)
+        self._relay_lock = threading.Lock()
+        self.relay = relay
+
+    def change_config(self, changes: Mapping[str, str], config: DeviceConfig) -> None:
+        """Write keys of config.env and let the stream read them. Raises: MeetingctlError."""
+        change_config(self._system, dict(changes))
+        log.info("configuration changed", extra={"keys": ",".join(sorted(changes))})
+        self._reloader.ask(config.rtsp_service)
+
+    def read_camera(self, facts: Facts) -> imaging.Camera:
+        return imaging.read_camera(self._system, facts)
+
+    def write_controls(self, facts: Facts, camera: imaging.Camera, planned: Mapping[str, float]) -> None:
+        """Raises: MeetingctlError."""
+        imaging.write_controls(self._system, facts, camera, planned)
+
+    def set_relay(self, is_on: bool) -> Message | None:
+        """Switch the relay and return the event of it. Raises: MeetingctlError."""
+        with self._relay_lock:
+            if self.relay is None:
+                raise MeetingctlError("no relay", hint="meetingctl device onvif describe")
+            self.relay.set(is_on)
+            return self.relay_message()
+
+    def relay_message(self) -> Message | None:
+        """Return the state of the relay as an event, None without a relay."""
+        if self.relay is None:
+            return None
+        state = "active" if self.relay.is_on else "inactive"
+        return Message(RELAY_TOPIC, ("RelayToken", self.relay.token), ("LogicalState", state), time.time())
+
+    def request_keyframe(self) -> None:
+        """Ask the encoder for a keyframe; a stream that cannot sends one at its next interval anyway."""
+        try:
+            ask_daemon(self._system, "keyframe")
+        except MeetingctlError as error:
+            log.debug("no keyframe", extra={"error": error.message})
+
+    def take_picture(self, facts: Facts) -> bytes:
+        """Return a JPEG that is at most one second old; one grab at a time. Raises: MeetingctlError."""
+        if not self._picture_lock.acquire(timeout=_PICTURE_WAIT_S):
+            raise Unreachable("another picture is being taken")
+        try:
+            picture, taken_s = self._picture
+            if not picture or time.monotonic() - taken_s > _PICTURE_AGE_S:
+                picture = imaging.take_picture(facts)
+                self._picture = (picture, time.monotonic())
+            return picture
+        finally:
+            self._picture_lock.release()
+
+    def close(self) -> None:
+        self._reloader.close()
+        if self.relay is not None:
+            self.relay.close()

@@ -1,0 +1,114 @@
+"""Where facts come from: configuration files when they change, network and stream every few seconds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from meetingctl.core.errors import MeetingctlError
+from meetingctl.core.layout import CONFIG_ENV, ONVIF_CONF, RECORDER_CONF
+from meetingctl.device.config import DeviceConfig, Loaded, read_config
+from meetingctl.device.onvif.conf import OnvifConf, read_conf, sync_login
+from meetingctl.device.onvif.facts import Facts, read_board, read_gateways, read_name_servers
+from meetingctl.device.onvif.naming import read_kept
+from meetingctl.device.onvif.netlink import read_interfaces
+from meetingctl.device.stream.control import ask_daemon
+from meetingctl.device.system import System
+
+_ASK_TIMEOUT_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class FactSource:
+    """Keeps the facts of the moment. `now` is cheap enough for every request."""
+
+    def __init__(self, system: System, *, may_write: bool = True) -> None:
+        """Read everything that answers at once; `may_write` copies the stream's login into onvif.conf.
+
+        Raises: ConfigError, Forbidden.
+        """
+        self._may_write = may_write
+        self._system = system
+        self._loaded: Loaded = read_config(system)
+        self._marks = self._read_marks()
+        interfaces = read_interfaces()
+        config = self._loaded.config
+        self._facts = Facts(
+            config=config,
+            conf=read_conf(system),
+            board=read_board(system, interfaces),
+            interfaces=interfaces,
+            name=read_kept(system, config),
+            name_servers=read_name_servers(system),
+            gateways=read_gateways(system),
+        )
+        self._sync()
+
+    def now(self) -> Facts:
+        """Return the facts, with the files read again when they were replaced."""
+        marks = self._read_marks()
+        if marks != self._marks:
+            self._marks = marks
+            self._read_files()
+        return self._facts
+
+    def refresh(self) -> Facts:
+        """Look at network and stream again; may take two seconds, so it belongs into a thread."""
+        stream = self._ask_stream()
+        interfaces, servers = read_interfaces(), read_name_servers(self._system)
+        gateways = read_gateways(self._system)
+        config = self._effective(stream)
+        self._facts = replace(
+            self._facts, stream=stream, config=config, interfaces=interfaces, name_servers=servers, gateways=gateways
+        )
+        return self._facts
+
+    def set_name(self, name: str) -> None:
+        self._facts = replace(self._facts, name=name)
+
+    def set_relay(self, has_relay: bool) -> None:
+        self._facts = replace(self._facts, has_relay=has_relay)
+
+    def _effective(self, stream: Mapping[str, Any]) -> DeviceConfig:
+        """Return the configuration with the defaults of the camera that streams."""
+        is_csi = stream.get("source") in {"csi", "libcamera"}
+        return self._loaded.for_csi() if is_csi else self._loaded.config
+
+    def _read_files(self) -> None:
+        """Read both files; one that is broken changes nothing."""
+        try:
+            self._loaded = read_config(self._system)
+            conf: OnvifConf = read_conf(self._system)
+        except MeetingctlError as error:
+            log.error("configuration kept", extra={"error": error.message, "hint": error.hint})
+            return
+        self._facts = replace(self._facts, config=self._effective(self._facts.stream), conf=conf)
+        self._sync()
+
+    def _sync(self) -> None:
+        try:
+            if self._may_write and sync_login(self._system, self._facts.config):
+                self._facts = replace(self._facts, conf=read_conf(self._system))
+                self._marks = self._read_marks()
+                log.info("onvif.conf has the login of the stream now")
+        except MeetingctlError as error:
+            log.warning("onvif.conf is not in step", extra={"error": error.message})
+
+    def _ask_stream(self) -> Mapping[str, Any]:
+        try:
+            return ask_daemon(self._system, "status", timeout_s=_ASK_TIMEOUT_S)
+        except MeetingctlError:
+            return {}
+
+    def _read_marks(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(self._mark(path) for path in (CONFIG_ENV, RECORDER_CONF, ONVIF_CONF))
+
+    def _mark(self, device_path: str) -> tuple[int, int, int] | None:
+        try:
+            found = self._system.path(device_path).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
