@@ -1,0 +1,186 @@
+"""Who gets in: every operation without, with a wrong, an old, an early, a replayed and a right token."""
+
+from __future__ import annotations
+
+import base64
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from meetingctl.core.secret import Secret
+from meetingctl.device.onvif.auth import REALM, Caller, Credentials, Denied, Gate, lock_s
+from meetingctl.device.onvif.dispatch import TABLE
+from meetingctl.device.onvif.soap import NAMESPACES
+from meetingctl.device.rtsp.auth import Login, answer_challenge, choose_challenge, parse_challenges
+
+from .conftest import Device
+from .schemas import request, subcodes
+
+USER, PASSWORD = "admin", 'p"a$s wörd'
+LOGIN = Credentials(USER, Secret(PASSWORD))
+NOW_S = 1_800_000_000.0
+OPERATIONS = {
+    f"{next(key for key, uri in NAMESPACES.items() if uri == namespace)}:{name}": op
+    for (namespace, name), op in TABLE.items()
+}
+PROTECTED = sorted(name for name, op in OPERATIONS.items() if op.access != "PRE")
+REFUSED = ["Sender", "NotAuthorized"]
+
+
+@pytest.fixture
+def locked(device: Device) -> Device:
+    device.configure(RTSP_USER=USER, RTSP_PASSWORD=PASSWORD.replace('"', '\\"').replace("$", "\\$"))
+    device.system.write("/etc/rpi-cam/onvif.conf", '{"media2": true}')
+    assert device.facts.login == LOGIN
+    return device
+
+
+@pytest.mark.parametrize("operation", PROTECTED)
+def test_nothing_answers_without_a_valid_token(locked: Device, operation: str) -> None:
+    before = locked.env()
+    now = datetime.now(UTC)
+    nobody = locked.call(operation)
+    assert (nobody.status, subcodes(nobody.body)) == (401, REFUSED)
+    old, early = now - timedelta(seconds=330), now + timedelta(seconds=330)
+    for more in ({"created": old}, {"created": early}, {"password": "wrong"}, {"user": "other"}, {"nonce": b""}):
+        answer = locked.call(operation, **({"user": USER, "password": PASSWORD} | more))
+        assert (answer.status, subcodes(answer.body)) == (400, REFUSED), more
+    twice = request(operation, user=USER, password=PASSWORD)
+    assert subcodes(locked.send(twice).body) != REFUSED
+    assert subcodes(locked.send(twice).body) == REFUSED
+    assert locked.env() == before
+
+
+@pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - set(PROTECTED)))
+def test_what_is_open_ignores_a_wrong_token(locked: Device, operation: str) -> None:
+    for more in ({}, {"user": USER, "password": "wrong"}):
+        assert REFUSED != subcodes(locked.call(operation, **more).body)
+
+
+def test_an_unknown_operation_needs_a_token_too(locked: Device) -> None:
+    assert subcodes(locked.call("tds:SystemReboot").body) == REFUSED
+    answer = locked.call("tds:SystemReboot", user=USER, password=PASSWORD)
+    assert subcodes(answer.body) == ["Receiver", "ActionNotSupported"]
+
+
+def test_a_password_in_plain_text_is_refused(locked: Device) -> None:
+    body = request("trt:GetProfiles", user=USER, password=PASSWORD)
+    digest = body.partition(b"#PasswordDigest")
+    assert subcodes(locked.send(digest[0] + b"#PasswordText" + digest[2]).body) == REFUSED
+
+
+@pytest.mark.parametrize("created", ["2027-01-15T08:00:00Z", "2027-01-15T08:00:00.123456Z", "2027-01-15T08:00:00"])
+def test_the_time_of_a_token_may_be_written_in_several_ways(created: str) -> None:
+    import hashlib
+
+    from lxml import etree
+
+    nonce = base64.b64encode(b"12345678").decode()
+    digest = base64.b64encode(hashlib.sha1(b"12345678" + created.encode() + PASSWORD.encode()).digest()).decode()
+    # As UniFi does it: a default namespace, and no EncodingType.
+    header = etree.fromstring(
+        f'<Header><Security xmlns="{NAMESPACES["wsse"]}"><UsernameToken><Username>{USER}</Username>'
+        f'<Password Type="x#PasswordDigest">{digest}</Password><Nonce>{nonce}</Nonce>'
+        f'<Created xmlns="{NAMESPACES["wsu"]}">{created}</Created></UsernameToken></Security></Header>'
+    )
+    at_s = datetime(2027, 1, 15, 8, 0, tzinfo=UTC).timestamp()
+    assert Gate().check_call("ACT", LOGIN, Caller("a", "POST", "/"), header, now_s=at_s + 299)
+    with pytest.raises(Denied):
+        Gate().check_call("ACT", LOGIN, Caller("a", "POST", "/"), header, now_s=at_s + 302)
+
+
+def digest(gate: Gate, target: str, *, password: str = PASSWORD, now_s: float = NOW_S, cnonce: str = "abc") -> str:
+    challenge = choose_challenge(parse_challenges(gate.challenges(stale=False, now_s=now_s)))
+    assert challenge is not None
+    assert challenge.get("realm") == REALM
+    return answer_challenge(challenge, Login(USER, Secret(password)), "POST", target, cnonce=cnonce)
+
+
+def test_http_digest_lets_in_once_for_each_count() -> None:
+    gate = Gate()
+    header = digest(gate, "/onvif/x")
+    caller = Caller("10.0.0.9", "POST", "/onvif/x", header)
+    assert gate.check_call("ACT", LOGIN, caller, None, now_s=NOW_S)
+    with pytest.raises(Denied) as replayed:
+        gate.check_call("ACT", LOGIN, caller, None, now_s=NOW_S)
+    assert replayed.value.stale
+    assert replayed.value.status == 401
+
+
+@pytest.mark.parametrize("wrong", ["password", "target", "nonce", "old"])
+def test_http_digest_refuses(wrong: str) -> None:
+    gate = Gate()
+    header = digest(gate, "/onvif/x", password="other" if wrong == "password" else PASSWORD)
+    if wrong == "nonce":
+        header = digest(Gate(), "/onvif/x")
+    caller = Caller("10.0.0.9", "POST", "/onvif/y" if wrong == "target" else "/onvif/x", header)
+    with pytest.raises(Denied):
+        gate.check_call("RS", LOGIN, caller, None, now_s=NOW_S + (301 if wrong == "old" else 0))
+
+
+def test_basic_is_for_pictures_only_and_only_where_the_stream_allows_it() -> None:
+    pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    caller = Caller("10.0.0.9", "GET", "/onvif/snapshot.jpg", f"Basic {pair}")
+    Gate().check_picture(LOGIN, caller, allow_basic=True, now_s=NOW_S)
+    with pytest.raises(Denied):
+        Gate().check_picture(LOGIN, caller, allow_basic=False, now_s=NOW_S)
+    with pytest.raises(Denied):
+        Gate().check_call("RS", LOGIN, caller, None, now_s=NOW_S)
+
+
+def test_wrong_passwords_lock_an_address_out_for_longer_each_time() -> None:
+    assert [lock_s(count) for count in (0, 4, 5, 6, 7, 30)] == [0, 0, 1, 2, 4, 60]
+    gate = Gate()
+
+    def attempt(address: str, password: str, now_s: float) -> Denied | None:
+        caller = Caller(address, "POST", "/", digest(gate, "/", password=password, now_s=now_s, cnonce=str(now_s)))
+        try:
+            gate.check_call("RS", LOGIN, caller, None, now_s=now_s)
+        except Denied as error:
+            return error
+        return None
+
+    for _ in range(5):
+        assert attempt("10.0.0.66", "wrong", NOW_S) is not None
+    locked = attempt("10.0.0.66", PASSWORD, NOW_S + 0.5)
+    assert locked is not None
+    assert locked.retry_after_s == 1
+    assert attempt("10.0.0.9", PASSWORD, NOW_S + 0.5) is None
+    assert attempt("10.0.0.66", PASSWORD, NOW_S + 1.5) is None
+    assert attempt("10.0.0.66", "wrong", NOW_S + 2) is not None
+    assert attempt("10.0.0.66", PASSWORD, NOW_S + 2) is None
+
+
+def test_strangers_cannot_fill_the_memory_of_nonces(locked: Device) -> None:
+    gate = Gate()
+    for number in range(3000):
+        caller = Caller(f"10.{number >> 8}.{number & 255}.1", "POST", "/", 'Digest username="x"')
+        with pytest.raises(Denied):
+            gate.check_call("RS", LOGIN, caller, None, now_s=NOW_S)
+    assert len(gate._failures) <= 1024
+    assert not gate._seen
+    assert not gate._counts
+
+
+def test_the_login_of_the_stream_is_copied_into_onvif_conf(locked: Device) -> None:
+    import json
+
+    kept = json.loads(locked.system.read("/etc/rpi-cam/onvif.conf"))
+    assert (kept["username"], kept["password"], kept["media2"]) == (USER, PASSWORD, True)
+    assert locked.system.path("/etc/rpi-cam/onvif.conf").stat().st_mode & 0o777 == 0o600
+    locked.keys.pop("RTSP_USER")
+    locked.configure()
+    assert locked.facts.login == LOGIN  # the login of onvif.conf stays
+
+
+def test_the_secret_is_in_no_answer(locked: Device) -> None:
+    locked.configure(ONVIF_URI_CREDENTIALS="no")
+    for operation in ("tds:GetUsers", "trt:GetProfiles", "tds:GetScopes"):
+        assert b"p&quot;a" not in locked.call(operation, user=USER, password=PASSWORD).body
+        assert b'p"a$s' not in locked.call(operation, user=USER, password=PASSWORD).body
+
+
+def test_time_is_told_to_everybody(locked: Device) -> None:
+    answer = locked.call("tds:GetSystemDateAndTime", now_s=time.time())
+    assert answer.status == 200
