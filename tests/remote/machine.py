@@ -67,6 +67,11 @@ case " $* " in *" -f "*|*" --follow "*)
   while :; do sleep 0.1; done ;;
 esac
 """
+MKTEMP = r"""#!/bin/sh
+made=$(/usr/bin/mktemp "$@") || exit
+echo "staged $made" >>@STATE@/calls
+echo "$made"
+"""
 
 
 @dataclass
@@ -86,7 +91,14 @@ class Machine:
     def install(self) -> None:
         self.bin.mkdir(parents=True)
         self.state.mkdir()
-        programs = {"systemctl": SYSTEMCTL, "cat": CAT, "id": ID, "sudo": SUDO, "journalctl": JOURNALCTL}
+        programs = {
+            "systemctl": SYSTEMCTL,
+            "cat": CAT,
+            "id": ID,
+            "sudo": SUDO,
+            "journalctl": JOURNALCTL,
+            "mktemp": MKTEMP,
+        }
         for name, text in programs.items():
             path = self.bin / name
             path.write_text(text.replace("@STATE@", str(self.state)))
@@ -114,7 +126,7 @@ class Machine:
     @property
     def changes(self) -> list[str]:
         """The calls that are no questions."""
-        quiet = ("show", "--failed", "reset-failed", "journalctl", "sudo")
+        quiet = ("show", "--failed", "reset-failed", "journalctl", "sudo", "staged")
         return [call for call in self.calls if not call.startswith(quiet)]
 
 

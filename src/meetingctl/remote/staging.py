@@ -1,0 +1,103 @@
+"""A private folder on the device for the time of a change, and requests to the far side from there."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import json
+import shlex
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import asyncssh
+
+from meetingctl.core.errors import InvalidInput, MeetingctlError, TransportLost
+from meetingctl.remote.visit import Privilege, Visit
+
+_ANSWER_BYTES = 16 * 1024 * 1024
+_OPEN_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108 - names of folders of the device, nothing is written there blindly
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """The folder, only for the user who logged in, and the SFTP session that fills it."""
+
+    visit: Visit
+    folder: str
+    sftp: asyncssh.SFTPClient
+
+    async def put(self, name: str, content: bytes) -> None:
+        """Write one staged file. Raises: MeetingctlError, TransportLost."""
+        with translated(self.visit, name):
+            async with self.sftp.open(f"{self.folder}/{name}", "wb") as file:
+                await file.write(content)
+        self.visit.heard()
+
+    async def request(self, request: Mapping[str, Any], *, privilege: Privilege) -> dict[str, Any]:
+        """Let the far side work on files, and return its answer. Raises: AuthError, MeetingctlError with its reason."""
+        await self.put("request.json", json.dumps({**request, "staging": self.folder}).encode())
+        line = f"python3 -I {self.folder}/far.py {self.folder}/request.json"
+        text = await self.visit.ask(line, privilege=privilege, cap_bytes=_ANSWER_BYTES)
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            raise MeetingctlError(f"{self.visit.target}: no answer that makes sense: {text[:80]!r}") from None
+        if not isinstance(answer, dict) or "error" in answer:
+            raise MeetingctlError(f"{self.visit.target}: {answer['error'] if isinstance(answer, dict) else text[:80]}")
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def open_staging(visit: Visit) -> AsyncIterator[Staging]:
+    """Make the folder, and remove it in the end. Raises: MeetingctlError for a device without SFTP."""
+    folder = (await visit.ask("umask 077; mktemp -d /tmp/meetingctl.XXXXXXXXXX")).strip()
+    if not folder.startswith("/tmp/meetingctl."):  # noqa: S108
+        raise MeetingctlError(f"{visit.target}: the login shell prints more than was asked for: {folder[:80]!r}")
+    try:
+        async with open_sftp(visit) as sftp:
+            staging = Staging(visit, folder, sftp)
+            await staging.put("far.py", importlib.resources.files(__package__).joinpath("far.py").read_bytes())
+            yield staging
+    finally:
+        with contextlib.suppress(MeetingctlError):
+            await visit.ask(f"rm -rf -- {shlex.quote(folder)}")
+
+
+@contextlib.asynccontextmanager
+async def open_sftp(visit: Visit) -> AsyncIterator[asyncssh.SFTPClient]:
+    """Begin an SFTP session. Raises: MeetingctlError."""
+    try:
+        sftp = await visit.connection.start_sftp_client()
+    except (asyncssh.Error, OSError) as exc:
+        raise MeetingctlError(f"{visit.target}: no SFTP: {exc}", hint="apt install openssh-sftp-server") from exc
+    async with sftp:
+        yield sftp
+
+
+@contextlib.contextmanager
+def translated(visit: Visit, what: str) -> Any:
+    """Turn errors of SFTP into ours."""
+    try:
+        yield
+    except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.ConnectionLost) as exc:
+        raise TransportLost(f"{visit.target}: the connection was lost at {what}") from exc
+    except asyncssh.SFTPError as exc:
+        raise MeetingctlError(f"{visit.target}: {what}: {exc.reason.lower()}") from exc
+    except OSError as exc:
+        raise MeetingctlError(f"{visit.target}: {exc.filename or what}: {(exc.strerror or str(exc)).lower()}") from exc
+
+
+def privilege_for(path: str, user: str) -> Privilege:
+    """Decide who changes a path: the user in the own home and in the folders that are open to all, else root. Pure.
+
+    Raises: InvalidInput for a path that is not absolute.
+    """
+    pure = PurePosixPath(path)
+    if path == "~" or path.startswith("~/"):
+        return Privilege.none
+    if not pure.is_absolute() or ".." in pure.parts or "\0" in path:
+        raise InvalidInput(f"not a path on a device: {path[:140]!r}", hint="use an absolute path, or ~/NAME")
+    own = (f"/home/{user}", *_OPEN_FOLDERS)
+    return Privilege.none if any(pure.is_relative_to(folder) for folder in own) else Privilege.needed
