@@ -137,7 +137,7 @@ class OnvifDaemon:
     def _tell_start(self) -> None:
         facts = self._source.now()
         login = "none" if facts.login is None else "digest"
-        extra = {"port": self._port, "login": login, "name": facts.name, "relay": facts.has_relay}
+        extra = {"port": self._port, "login": login, "device_name": facts.name, "relay": facts.has_relay}
         log.info("onvif ready", extra=extra)
         if facts.login is None:
             log.warning("anybody on the network may use ONVIF: set RTSP_USER and RTSP_PASSWORD")
