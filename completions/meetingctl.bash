@@ -31,7 +31,7 @@ _meetingctl_subcommands() {
     'device record') words='run status reload list prune delete lock unlock export thumbnail' ;;
     'device onvif') words='run describe' ;;
     'device watchdog') words='run status recover' ;;
-    'db') words='migrate status backup restore copy check query' ;;
+    'db') words='migrate status backup restore copy import-mysql check query' ;;
   esac
   printf '%s' "$words"
 }
@@ -235,6 +235,7 @@ _meetingctl_options() {
     'db backup') words='--data --db --dry-run -h --help' ;;
     'db restore') words='--data --db --dry-run -h --help' ;;
     'db copy') words='--dry-run -h --help' ;;
+    'db import-mysql') words='--data --db --dry-run -h --help' ;;
     'db check') words='--data --db -h --help' ;;
     'db query') words='--data --db --fields --filter -h --help' ;;
   esac
@@ -685,6 +686,8 @@ _meetingctl_value_kind() {
     'db backup|--db') kind='' ;;
     'db restore|--data') kind='@files' ;;
     'db restore|--db') kind='' ;;
+    'db import-mysql|--data') kind='@files' ;;
+    'db import-mysql|--db') kind='' ;;
     'db check|--data') kind='@files' ;;
     'db check|--db') kind='' ;;
     'db query|--data') kind='@files' ;;

@@ -29,7 +29,7 @@ $MeetingctlSubcommands = @{
     'device record' = @('run', 'status', 'reload', 'list', 'prune', 'delete', 'lock', 'unlock', 'export', 'thumbnail')
     'device onvif' = @('run', 'describe')
     'device watchdog' = @('run', 'status', 'recover')
-    'db' = @('migrate', 'status', 'backup', 'restore', 'copy', 'check', 'query')
+    'db' = @('migrate', 'status', 'backup', 'restore', 'copy', 'import-mysql', 'check', 'query')
 }
 $MeetingctlOptions = @{
     '' = @('--version', '-h', '--help')
@@ -228,6 +228,7 @@ $MeetingctlOptions = @{
     'db backup' = @('--data', '--db', '--dry-run', '-h', '--help')
     'db restore' = @('--data', '--db', '--dry-run', '-h', '--help')
     'db copy' = @('--dry-run', '-h', '--help')
+    'db import-mysql' = @('--data', '--db', '--dry-run', '-h', '--help')
     'db check' = @('--data', '--db', '-h', '--help')
     'db query' = @('--data', '--db', '--fields', '--filter', '-h', '--help')
 }
@@ -681,6 +682,8 @@ $MeetingctlValues = @{
     'db backup|--db' = ''
     'db restore|--data' = '@files'
     'db restore|--db' = ''
+    'db import-mysql|--data' = '@files'
+    'db import-mysql|--db' = ''
     'db check|--data' = '@files'
     'db check|--db' = ''
     'db query|--data' = '@files'

@@ -79,6 +79,21 @@ def test_a_backup_that_lacks_files_says_so_in_its_exit_code(cli: Cli, tmp_path: 
     assert (made.code, made.json["problems"]) == (1, ["storage/rpi/d/a.bin: No such file or directory"])
 
 
+def test_an_import_is_told_before_it_is_done(cli: Cli, tmp_path: Path, data: str) -> None:
+    dump = tmp_path / "meeting.sql"
+    dump.write_text("INSERT INTO devices (device_key, token_code) VALUES ('cam-9', '3FA9C1'), ('no key', '');")
+    told = cli("db", "import-mysql", str(dump), "--data", data, "--dry-run", "--json").json
+    assert (told["action"], told["would_change"], told["tables"][0]["taken"]) == ("import", True, 1)
+    done = cli("db", "import-mysql", str(dump), "--data", data)
+    assert done.code == 0
+    assert "devices no key: skipped: not a device key, or a reserved word\n" in done.err
+    assert done.out.splitlines()[0].split() == ["devices", "2", "1", "0", "1"]
+    again = cli("db", "import-mysql", str(dump), "--data", data, "--dry-run")
+    assert f"nothing to import: {dump}\n" in again.err
+    refused = cli("db", "import-mysql", str(tmp_path / "no.sql"), "--data", data)
+    assert (refused.code, "hint: name a file of mysqldump\n" in refused.err) == (1, True)
+
+
 def test_a_copy_is_told_before_it_is_done(cli: Cli, tmp_path: Path, data: str) -> None:
     source, target = f"{data}/meetingctl.db", str(tmp_path / "copy.db")
     told = cli("db", "copy", source, target, "--dry-run", "--json").json

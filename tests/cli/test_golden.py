@@ -146,6 +146,7 @@ STORY: list[tuple[str, str, str]] = [
     ("db copy", "db copy {new_dir}/meetingctl.db {new_dir}/second.db", ""),
     ("db check", "db check --data {new_dir}", ""),
     ("db query", "db query 'select device_key from devices' --data {new_dir}", ""),
+    ("db import-mysql", "db import-mysql {dump} --data {new_dir}", ""),
     ("failure", "fleet show nobody", ""),
 ]
 
@@ -210,6 +211,8 @@ def _tell(folder: Path, server: Server):
     (folder / "id.pub").write_text(f"ssh-ed25519 {KEY_BLOB} test\n")
     known["pubkey"] = folder / "id.pub"
     known["distrib_json"] = folder / "distrib.json"
+    known["dump"] = folder / "meeting.sql"
+    known["dump"].write_text("INSERT INTO devices (device_key, token_code) VALUES ('cam-9', '3FA9C1'), ('no key', '');")
     known |= {"key_file": folder / "key", "data_dir": server.data_dir, "new_dir": folder / "new"}
     folders = {str(folder / "home"): "HOME", str(folder): "FOLDER", str(server.data_dir): "DATA"}
     for name, line, stdin in STORY:

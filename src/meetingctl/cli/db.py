@@ -153,6 +153,42 @@ def copy_rows(
     run.out.rows(done["tables"], ("table", "rows", "checksum"), empty="no tables")
 
 
+@app.command("import-mysql")
+def import_mysql(
+    ctx: typer.Context,
+    dump: Annotated[str, typer.Argument(metavar="DUMP", help="file of mysqldump, plain or .gz", show_default=False)],
+    data: DataDir = None,
+    db: DbUrl = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Take devices, keys, tunnels, logs, types, channels and accounts from a dump of the original's MySQL database.
+
+    Either all of it is taken or nothing. What is here already stays as it is, so a later dump adds only what is new;
+    token codes and API tokens go on working. Prints a line per table, and on stderr each row that was left out or
+    changed, with the reason. On SQLite the server must not run.
+
+    Examples:
+      meetingctl db import-mysql meeting.sql --dry-run
+      meetingctl db import-mysql meeting.sql.gz --db postgresql://meetingctl@db/meetingctl
+    """
+    from meetingctl.server.db.mysql_import import import_dump
+
+    run = _at(ctx, data, db)
+    report = import_dump(run.settings, run.data_dir, Path(dump), dry_run=dry_run)
+    if dry_run:
+        would_change = any(row["taken"] for row in report["tables"])
+        tell_plan(run, "import", dump, would_change=would_change, **(report if run.out.is_json else {}))
+    if run.out.is_json:
+        if not dry_run:
+            run.out.value(report)
+        return
+    for detail in report["details"]:
+        run.out.note(f"{detail['table']} {detail['row']}: {detail['what']}")
+    if report["more_details"]:
+        run.out.note(f"and {report['more_details']} more")
+    run.out.rows(report["tables"], ("table", "read", "taken", "there", "skipped"), empty="no tables")
+
+
 @app.command("check")
 def check_database(ctx: typer.Context, data: DataDir = None, db: DbUrl = None) -> int:
     """Check the database for damage, and the stored files against it; exit code 1 when something is wrong.

@@ -90,7 +90,7 @@ class ControlPlane:
         _make_private(self._data_dir)
         url = database_url(self._settings.db_url, self._data_dir)
         if url.get_backend_name() == "sqlite":
-            self._stack.enter_context(_only_one(Path(str(url.database))))
+            self._stack.enter_context(only_one(Path(str(url.database))))
         listener = self._listener or bind_listener(self._settings.api_listen)
         self._stack.callback(listener.close)
         self.api_address = listener.getsockname()[:2]
@@ -207,7 +207,7 @@ def _make_private(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(database: Path) -> Iterator[IO[str]]:
+def only_one(database: Path) -> Iterator[IO[str]]:
     """Hold the lock of a SQLite file. Raises: Conflict when another server holds it."""
     hint = "choose another folder with --data"
     try:

@@ -117,14 +117,17 @@ def snapshot(database: Database) -> Iterator[sa.Connection]:
         else:
             connection.exec_driver_sql("BEGIN")
         try:
-            if (revision := current_revision(connection)) != HEAD:
-                raise ConfigError(
-                    f"{name_database(database.reading.url)} has revision {revision or 'none'}, not {HEAD}",
-                    hint="meetingctl db migrate",
-                )
+            require_newest(connection, database.reading.url)
             yield connection
         finally:
             connection.exec_driver_sql("ROLLBACK")
+
+
+def require_newest(connection: sa.Connection, url: sa.URL) -> None:
+    """Raises: ConfigError for a schema that is not this version's."""
+    if (revision := current_revision(connection)) != HEAD:
+        found = f"{name_database(url)} has revision {revision or 'none'}, not {HEAD}"
+        raise ConfigError(found, hint="meetingctl db migrate")
 
 
 def digest_table(connection: sa.Connection, table: sa.Table) -> TableDigest:

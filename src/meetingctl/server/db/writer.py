@@ -140,8 +140,8 @@ class GroupWriter:
         began_s = time.perf_counter()
         try:
             with translated_errors(), self._engine.begin() as connection:
-                if connection.dialect.name == "postgresql" and any(work.operation for work in works):
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TURN)))
+                if any(work.operation for work in works):
+                    take_turn(connection)
                 for work in works:
                     if work.operation is not None:
                         _run_operation(connection, work)
@@ -156,6 +156,12 @@ class GroupWriter:
         except Exception as exc:  # a boundary: the thread must outlive a bug, and every caller must hear of it
             log.exception("commit failed")
             _fail_all(works, exc)
+
+
+def take_turn(connection: sa.Connection) -> None:
+    """Wait until no other process writes operations, and keep them out until the end of the transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TURN)))
 
 
 def _run_operation(connection: sa.Connection, work: _Work) -> None:
