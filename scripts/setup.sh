@@ -12,7 +12,7 @@ apt_for_tests=(
   openssh-server openssh-client putty-tools postgresql iproute2 curl wrk zsh fish systemd logrotate
   python3-gi python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-tools
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
-  gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-alsa ffmpeg xvfb
+  gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-alsa ffmpeg xvfb nodejs npm
 )
 
 say() { printf '\033[2m-- %s\033[0m\n' "$*" >&2; }
@@ -62,4 +62,10 @@ fi
 
 if [ "$want" = test ]; then
   apt_install "${apt_for_tests[@]}" || say "tests that need them will be skipped"
+  # An ONVIF client of home automation; tests/device/onvif_service runs it.
+  if ! [ -d .venv/node/node_modules/onvif ] && command -v npm >/dev/null; then
+    say "npm install onvif@0.8.3 into .venv/node"
+    npm install --silent --no-audit --no-fund --prefix .venv/node onvif@0.8.3 >/dev/null ||
+      say "tests that need it will be skipped"
+  fi
 fi

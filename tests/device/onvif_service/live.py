@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -24,7 +25,16 @@ XML = {"Content-Type": "application/soap+xml; charset=utf-8"}
 class Running:
     """One daemon below `root` on a free port; its log is a file."""
 
-    def __init__(self, root: Path, *, path: str = "", prefix: tuple[str, ...] = (), host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        path: str = "",
+        prefix: tuple[str, ...] = (),
+        host: str = "127.0.0.1",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.env = {**os.environ, **(env or {})}
         self.root, self.path, self.prefix, self.host = root, path or os.environ["PATH"], prefix, host
         self.system = System(root)
         self.log_path = root / "onvif.log"
@@ -36,7 +46,7 @@ class Running:
         argv = [*self.prefix, sys.executable, "-P", "-m", "meetingctl.device.onvif", f"--root={self.root}"]
         argv += [f"--path={self.path}", f"--host={host}", f"--port={port}", *more]
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
+            self.process = subprocess.Popen(argv, env=self.env, stdout=log, stderr=log)
         ends_s = time.monotonic() + DEADLINE_S
         while "onvif ready" not in self.log_text():
             assert self.process.poll() is None, self.log_text()
@@ -54,6 +64,11 @@ class Running:
             self.process.kill()
             self.process.wait()
             raise AssertionError(self.log_text()) from None
+
+    def switch_media2(self, is_on: bool) -> None:
+        """Change onvif.conf as an operator does; the daemon sees it at the next request."""
+        body = json.loads(self.system.read("/etc/rpi-cam/onvif.conf"))
+        self.system.write("/etc/rpi-cam/onvif.conf", json.dumps(body | {"media2": is_on}))
 
     def log_text(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
