@@ -145,6 +145,7 @@ def test_forged_tokens(fleet: Fleet) -> None:
         "other kind of token": jwt.encode(claims, key, "EdDSA", headers={"typ": "JWT"}),
         "other audience": jwt.encode(claims | {"aud": "elsewhere"}, key, "EdDSA", headers=headers),
         "another's login": jwt.encode(wanted, key, "EdDSA", headers=headers),
+        "other generation": jwt.encode(claims | {"gen": claims["gen"] + 1}, key, "EdDSA", headers=headers),
         "no end": jwt.encode({k: v for k, v in claims.items() if k != "exp"}, key, "EdDSA", headers=headers),
     }
     for what, text in forged.items():

@@ -173,3 +173,15 @@ def test_hashes() -> None:
     assert not is_right("$2y$10$abcdefghijklmnopqrstuv", PASSWORD)
     assert not is_right("$argon2id$broken", PASSWORD)
     assert not is_outdated(stored)
+
+
+def test_a_key_that_ends_makes_none_that_lives_longer(fleet: Fleet) -> None:
+    def make(key: str, **more: Any) -> Any:
+        return fleet.call("POST", "/api/keys", key=key, json={"name": "n", "role": "admin", **more})
+
+    short = make(fleet.admin, expires_in_s=3600).json()["key"]
+    assert make(short).status_code == 403
+    assert make(short, expires_in_s=7200).status_code == 403
+    assert make(short, expires_in_s=60).status_code == 200
+    scoped = make(fleet.admin, permissions=["fleet:manage"]).json()["key"]
+    assert make(scoped, permissions=["fleet:manage"], expires_in_s=60).status_code == 403
