@@ -157,3 +157,40 @@ def test_what_is_refused_stands_in_the_audit_log_or_in_no_list(stocked: Fleet) -
     key = new_key(stocked, device_types=["rpi"])
     assert stocked.call("DELETE", "/api/devices/esp-1", key=key).status_code == 403
     assert "device.delete" not in [row["action"] for row in stocked.rows(audit.select())]
+
+
+def test_a_key_that_ends_gives_out_nothing_that_lasts(fleet: Fleet) -> None:
+    key = new_key(fleet, "admin", expires_in_s=3600)
+    account = {"username": "anna", "password": "long enough", "role": "viewer"}
+    made = fleet.call("POST", "/api/users", key=fleet.admin, json=account).json()
+    assert fleet.call("POST", "/api/users", key=key, json=account | {"username": "evil"}).status_code == 403
+    path = f"/api/users/{made['id']}"
+    assert fleet.call("PUT", path, key=key, json={"password": "another one"}).status_code == 403
+    assert fleet.call("PUT", path, key=key, json={"role": "admin"}).status_code == 403
+    assert fleet.call("POST", f"{path}/token", key=key).status_code == 403
+    assert fleet.call("GET", path, key=key).status_code == 200
+
+
+def test_a_limited_key_moves_no_device_out_of_its_limits(stocked: Fleet) -> None:
+    typed, tagged = new_key(stocked, device_types=["rpi"]), new_key(stocked, tags=["lobby"])
+
+    def put(key: str, name: str, body: Any) -> int:
+        return int(stocked.call("PUT", f"/api/devices/cam-1/{name}", key=key, json=body).status_code)
+
+    assert put(typed, "device-type", {"device_type": "esp"}) == 403
+    assert put(typed, "device-type", {"device_type": "rpi"}) == 200
+    assert put(typed, "parent", {"parent_device_key": "esp-1"}) == 403
+    assert put(typed, "parent", {"parent_device_key": "cam-2"}) == 200
+    assert put(tagged, "tags", {"tags": ["lobby", "x"]}) == 403
+    assert put(tagged, "tags", {"tags": []}) == 403
+    assert put(tagged, "tags", {"tags": ["lobby"]}) == 200
+
+
+def test_versions_of_other_types_are_not_told(stocked: Fleet) -> None:
+    place = {"device_type": "esp", "distribution": "d1"}
+
+    def suggest(key: str) -> int:
+        return int(stocked.call("POST", "/api/builder/suggest-version", key=key, json=place).status_code)
+
+    assert suggest(new_key(stocked, device_types=["rpi"])) == 403
+    assert suggest(new_key(stocked, permissions=["updates:publish"])) == 200

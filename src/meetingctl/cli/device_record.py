@@ -170,7 +170,10 @@ def prune_recordings(
         deleted, freed_bytes, problem = list(room.deleted), room.freed_bytes, room.problem
     facts = {"deleted": deleted, "freed_bytes": freed_bytes, "problem": problem, "dry_run": dry_run}
     verb = "would delete" if dry_run else "deleted"
-    run.out.value(facts, text="\n".join([*deleted, f"{verb} {len(deleted)} recordings, {freed_bytes} bytes"]))
+    from meetingctl.cli.output import printable
+
+    shown = [printable(name) for name in deleted]
+    run.out.value(facts, text="\n".join([*shown, f"{verb} {len(deleted)} recordings, {freed_bytes} bytes"]))
     if problem:
         if run.out.is_json:
             raise typer.Exit(StorageFull.exit_code)

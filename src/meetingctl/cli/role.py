@@ -19,7 +19,7 @@ ROLES: dict[str, tuple[tuple[str, ...], str]] = {
     "viewer": (_SEES, "reads everything but secrets"),
     "operator": (_RUNS, "works with devices, tunnels, builds, releases and rollouts"),
     "admin": ((*_RUNS, "admin:full"), "all of it: users, keys, secrets, the audit log"),
-    "user": (("updates:view", "updates:publish"), "a builder user of the original: builds and publishes"),
+    "user": (("updates:view", "updates:publish", "channels:edit"), "a builder user of the original"),
     "proxy": ((), "the key of a tunnel proxy: what it needs, and nothing else"),
     "sshd": ((), "the key of an sshd that asks who may log in"),
 }

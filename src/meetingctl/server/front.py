@@ -172,14 +172,43 @@ def _one_prefix(path: str) -> str:
 
 
 async def read_body(scope: Scope, receive: Receive, *, cap_bytes: int) -> bytes | None:
-    """Read a whole body; None when the client went away. Raises: TooLarge, before reading where it can."""
-    receive = _bounded(scope, receive, cap_bytes)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body"):
+    """Read a whole body within its deadline; None when the client went away. Raises: TooLarge, early where it can.
+
+    One timer that cancels, rather than `asyncio.timeout` around each message: 2 us of each heartbeat instead of 10.
+    """
+    _refuse_declared(scope, cap_bytes)
+    task = asyncio.current_task()
+    assert task is not None  # a coroutine that runs is in a task
+    is_late = False
+
+    def end() -> None:
+        nonlocal is_late
+        is_late = True
+        task.cancel()
+
+    timer = asyncio.get_running_loop().call_later(BODY_DEADLINE_S, end)
+    try:
         message = await receive()
-        body += message.get("body", b"")
+        body: bytes = message.get("body", b"")
+        while message.get("more_body") and len(body) <= cap_bytes:
+            message = await receive()
+            body += message.get("body", b"")
+    except asyncio.CancelledError:
+        if not is_late or task.uncancel():
+            raise  # somebody else cancelled too
+        raise TooLarge("Body too slow") from None
+    finally:
+        timer.cancel()
+    if len(body) > cap_bytes:
+        raise TooLarge("Body too large")
     return None if message["type"] == "http.disconnect" else body
+
+
+def _refuse_declared(scope: Scope, cap_bytes: int) -> None:
+    """Refuse a body that says that it is too large. Raises: TooLarge."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value[:18]) > cap_bytes:
+            raise TooLarge("Body too large")
 
 
 def _cap_bytes(path: str) -> int:
@@ -197,9 +226,7 @@ def _is_upload(scope: Scope) -> bool:
 
 def _bounded(scope: Scope, receive: Receive, cap_bytes: int, is_upload: bool = False) -> Receive:
     """Cap the size and the time of a body; of an upload, the time without a byte."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value[:18]) > cap_bytes:
-            raise TooLarge("Body too large")
+    _refuse_declared(scope, cap_bytes)
     left = cap_bytes
     done = False
     deadline_s = time.monotonic() + BODY_DEADLINE_S

@@ -18,7 +18,7 @@ from meetingctl.server.builder.orphans import find_orphans, sweep
 from meetingctl.server.builder.store import PACKAGES
 from meetingctl.server.builder.worker import claim, pack, release_all
 from meetingctl.server.db.schema import builds, current_releases, package_jobs, update_channels
-from meetingctl.server.identity.keys import create_key
+from meetingctl.server.identity.keys import KeyLimits, create_key
 
 MANIFEST = {"device_type": "rpi", "distribution": "d1", "version": "1.0"}
 
@@ -168,6 +168,10 @@ def test_rollback_moves_what_is_current_and_the_channel(any_fleet: Fleet) -> Non
         call(any_fleet, "POST", "commit", json={"job_id": job})
     channel = {"device_type": "rpi", "distribution": "d1", "channel": "default", "target_version": "1.1"}
     assert any_fleet.call("POST", "/api/admin/update-channels", key=any_fleet.admin, json=channel).status_code == 200
+    limits = KeyLimits(permissions=("updates:publish",))
+    publisher = any_fleet.write(lambda c: create_key(c, SYSTEM, name="p", role="operator", limits=limits)).text
+    assert call(any_fleet, "POST", "rollback", key=publisher, json={**MANIFEST, "version": "1.0"}).status_code == 403
+    assert any_fleet.rows(current_releases.select())[0]["version"] == "1.1"
     assert call(any_fleet, "POST", "rollback", json={**MANIFEST, "version": "1.0"}) == {"success": True}
     assert any_fleet.rows(current_releases.select())[0]["version"] == "1.0"
     assert any_fleet.rows(update_channels.select())[0]["target_version"] == "1.0"

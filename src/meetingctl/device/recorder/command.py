@@ -117,6 +117,9 @@ def closed_segment(line: str) -> str | None:
     return found[1] if found else None
 
 
+_MAKE_ROOM = "meetingctl device record prune --min-free-mb 500"
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """Why ffmpeg ended, for people; `is_disk_full` asks for room before the next try."""
@@ -127,8 +130,8 @@ class Ending:
 
 
 _ENDINGS: Sequence[tuple[str, Ending]] = (
-    ("No space left on device", Ending("the disk is full", "meetingctl device record prune", is_disk_full=True)),
-    ("Disk quota exceeded", Ending("the disk quota is used up", "meetingctl device record prune", is_disk_full=True)),
+    ("No space left on device", Ending("the disk is full", _MAKE_ROOM, is_disk_full=True)),
+    ("Disk quota exceeded", Ending("the disk quota is used up", _MAKE_ROOM, is_disk_full=True)),
     ("Read-only file system", Ending("the folder of the recordings is read-only", "mount -o remount,rw /")),
     (
         "401 Unauthorized",

@@ -194,5 +194,5 @@ def _folder_error(exc: OSError, name: str) -> MeetingctlError:
         case errno.EACCES | errno.EPERM:
             return Forbidden(text, hint=f"ls -ld {name}")
         case errno.ENOSPC | errno.EDQUOT:
-            return StorageFull(text, hint="meetingctl device record prune")
+            return StorageFull(text, hint="meetingctl device record prune --min-free-mb 500")
     return MeetingctlError(text, hint="meetingctl device config get RECORD_DIR")

@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from meetingctl.core.clock import iso_text, now_ms, wire_text
-from meetingctl.core.errors import Conflict, InvalidInput, NotFound
+from meetingctl.core.errors import Conflict, Forbidden, InvalidInput, NotFound
 from meetingctl.core.versions import Manifest, check_name, check_version, suggest_next
 from meetingctl.server.audit.chain import append
 from meetingctl.server.builder import store
@@ -232,6 +232,7 @@ def suggest_version(
     request: Request, principal: Reader, body: Annotated[PlaceBody, Depends(body_of(PlaceBody))]
 ) -> dict[str, str]:
     """Propose the number after the newest published one (decision D-SUGGEST)."""
+    check_type(principal, body.device_type)
     with server_of(request).database.read() as connection:
         return {
             "suggested_version": suggest_next(releases.list_versions(connection, body.device_type, body.distribution))
@@ -465,6 +466,8 @@ def rollback(
         releases.record_history(connection, release, "rollback", principal.name, f"from {before}")
         row = channels.find_channel(connection, body.device_type, body.distribution, _ROLLBACK_CHANNEL)
         if row is not None and row["target_version"] != body.version:
+            if not principal.may("channels:edit"):
+                raise Forbidden("Channel not allowed", hint="the key lacks the permission channels:edit")
             channels.change_channel(connection, actor, row["id"], {"target_version": body.version})
         after = {"version": body.version}
         append(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
-from meetingctl.core.errors import Conflict, InvalidInput, MeetingctlError, NotFound, StorageFull, TooLarge
+from meetingctl.core.errors import Conflict, InvalidInput, MeetingctlError, NotFound, StorageFull, TooLarge, UnsafeName
 from meetingctl.core.paths import safe_join, write_atomic
 from meetingctl.core.secret import sha256_hex
 from meetingctl.server.audit.chain import Actor, append
@@ -82,7 +82,7 @@ def create_type(state: ServerState, actor: Actor, device_type: str) -> None:
     try:
         folder = safe_join(storage_root(state.data_dir), device_type)
     except InvalidInput:
-        raise InvalidInput("Invalid device type") from None
+        raise UnsafeName("Invalid device type") from None
     _make_folder(folder, "Device type already exists")
     state.writer.run(lambda connection: append(connection, actor, "storage.create-type", f"type:{device_type}"))
 
@@ -93,7 +93,7 @@ def create_distribution(state: ServerState, actor: Actor, device_type: str, dist
     try:
         folder = safe_join(storage_root(state.data_dir), device_type, distribution)
     except InvalidInput:
-        raise InvalidInput("Invalid device type or distribution") from None
+        raise UnsafeName("Invalid device type or distribution") from None
     _type_folder(state.data_dir, device_type)
     _make_folder(folder, "Distribution already exists")
     target = f"distribution:{device_type}/{distribution}"
@@ -106,6 +106,9 @@ def place_file(state: ServerState, actor: Actor, device_type: str, distribution:
     final = safe_join(distribution_folder(state.data_dir, device_type, distribution), file.filename)
     if final.is_dir():
         raise InvalidInput("Invalid file name")
+    if file.filename == DISTRIB_JSON:  # devices read it as `GET distrib-json`
+        with file.path.open("rb") as content:
+            check_json(content.read(DISTRIB_JSON_CAP_BYTES + 1))
     file.path.chmod(0o644)
 
     def change(connection: sa.Connection) -> None:

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Request
 from pydantic import AliasChoices, Field
 
-from meetingctl.core.errors import Conflict, InvalidInput, NotFound, TooLarge
+from meetingctl.core.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
 from meetingctl.core.ids import NAME_PATTERN, TAG_PATTERN
 from meetingctl.server.audit.chain import append
 from meetingctl.server.db.schema import devices
 from meetingctl.server.devices import store
 from meetingctl.server.devices.routes import Operator, OperatorOrDevice, apply_change, forget
+from meetingctl.server.devices.scope import is_covered
 from meetingctl.server.http import (
     Body,
     SuccessReply,
@@ -103,7 +104,13 @@ def set_parent(
     """Name the device that this one belongs to, or none."""
     actor = actor_of(request, principal)
     parent_key = body.parent_device_key or None
-    server_of(request).writer.run(lambda c: store.set_parent(c, actor, device_key, parent_key))
+
+    def change(connection: sa.Connection) -> None:
+        if principal.is_limited and parent_key is not None and not is_covered(connection, principal, parent_key):
+            raise Forbidden("Parent device not allowed", hint="the key is limited to other devices")
+        store.set_parent(connection, actor, device_key, parent_key)
+
+    server_of(request).writer.run(change)
     forget(request, device_key)
     return {"success": True, "parent_device_key": parent_key}
 
@@ -142,7 +149,9 @@ def set_product_serial(
 def set_device_type(
     request: Request, device_key: str, principal: Operator, body: Annotated[TypeBody, Depends(body_of(TypeBody))]
 ) -> dict[str, Any]:
-    """Set the type."""
+    """Set the type; a key that is limited to types stays within them."""
+    if principal.device_types is not None and body.device_type not in principal.device_types:
+        raise Forbidden("Device type not allowed", hint="the key is limited to other device types")
     apply_change(request, principal, device_key, "device.type", {"device_type": body.device_type})
     return {"success": True, "device_type": body.device_type}
 
@@ -174,9 +183,18 @@ def set_bundles(
 def set_tags(
     request: Request, device_key: str, principal: Operator, body: Annotated[TagsBody, Depends(body_of(TagsBody))]
 ) -> dict[str, Any]:
-    """Give the device exactly these tags."""
+    """Give the device exactly these tags; a key that is limited to tags adds no others, and keeps the device."""
     actor, tags = actor_of(request, principal), sorted(set(body.tags))
-    server_of(request).writer.run(lambda c: store.set_tags(c, actor, device_key, tags))
+
+    def change(connection: sa.Connection) -> None:
+        if principal.tags is not None:
+            device_id = store.get_device(connection, device_key)["id"]
+            held = {*principal.tags, *store.tags_of(connection, [device_id]).get(device_id, ())}
+            if not held.issuperset(tags) or principal.tags.isdisjoint(tags):
+                raise Forbidden("Tag not allowed", hint="the key is limited to other tags")
+        store.set_tags(connection, actor, device_key, tags)
+
+    server_of(request).writer.run(change)
     forget(request, device_key)
     return {"success": True, "tags": tags}
 

@@ -30,7 +30,7 @@ _OF_ROLE = {Role.NONE: ANY, Role.VIEWER: "fleet:view", Role.OPERATOR: "fleet:man
 
 # What an account may be. `user` is the default, the builder user of the original: builds and publishes, no more.
 USER_ROLES = ("admin", "operator", "viewer", "user")
-_OF_BUILDER = frozenset({"updates:publish", "updates:view"})
+_OF_BUILDER = frozenset({"updates:publish", "updates:view", "channels:edit"})
 
 # What an API key may be: a person's role, or one of two services that see only what they need.
 KEY_ROLES = ("viewer", "operator", "admin", "proxy", "sshd")

@@ -26,6 +26,7 @@ from meetingctl.server.http import (
 )
 from meetingctl.server.identity import users
 from meetingctl.server.identity.credentials import Credentials
+from meetingctl.server.identity.keys import check_lasting
 from meetingctl.server.identity.passwords import hash_password, hashing_slot, is_right
 from meetingctl.server.identity.principal import ANY, Principal, Role
 
@@ -112,6 +113,7 @@ def create_user(
     request: Request, principal: UserAdmin, body: Annotated[NewUserBody, Depends(body_of(NewUserBody))]
 ) -> dict[str, Any]:
     """Create an account; its token is in this answer and nowhere else."""
+    check_lasting(principal)
     actor = actor_of(request, principal)
     users.check_username(body.username)
     users.check_role(body.role)
@@ -180,6 +182,8 @@ def update_user(
     if not principal.is_full_admin and not _OWN.issuperset(changes):
         raise Forbidden("Forbidden", needed="admin")
     changes = {name: value for name, value in changes.items() if value is not None or name == "ssh_pubkey"}
+    if principal.kind == "key":
+        check_lasting(principal)
     old, new = changes.pop("old_password", ""), changes.pop("password", None)
     with server.database.read() as connection:
         row = users.get_user(connection, number)
@@ -208,6 +212,7 @@ def _check_old_password(request: Request, row: sa.RowMapping, old: str) -> None:
 @router.post("/api/users/{id}/token", **describe(TokenReply, 404))
 def renew_token(request: Request, user_id: UserId, principal: UserAdmin) -> dict[str, Any]:
     """Make a new token for an account and revoke the one before; it is in this answer and nowhere else."""
+    check_lasting(principal)
     server, actor = server_of(request), actor_of(request, principal)
     made = server.writer.run(lambda connection: users.renew_token(connection, actor, _number(user_id)))
     server.changes.announce_credentials()
