@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meetingctl.cli import remote_facts, remote_files, remote_logs, remote_services
+from meetingctl.cli import remote_config, remote_facts, remote_files, remote_logs, remote_services
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun
 from meetingctl.cli.remote_many import IdentityOption, UserOption, ViaOption, Way, known_hosts, open_access, route_json
@@ -36,6 +36,7 @@ app.command("logs")(remote_logs.show_logs)
 app.command("collect")(remote_logs.collect_logs)
 app.command("copy")(remote_files.copy_files)
 app.command("deploy")(remote_files.deploy_files)
+app.add("config", remote_config.app, "Read and change the configuration files of devices.")
 app.add("services", remote_services.app, "See, start and stop the units of devices.")
 app.command("reboot")(remote_services.reboot_devices)
 app.command("shutdown")(remote_services.shut_devices_down)
