@@ -119,6 +119,11 @@ _FIELDS = HeartbeatBody.__struct_fields__
 is_known_address = lru_cache(maxsize=65536)(is_address)
 
 
+@lru_cache(maxsize=2)
+def _text_of_second(at_s: int) -> str:
+    return wire_text(at_s * 1000)
+
+
 def decode_body(body: bytes, content_type: bytes) -> HeartbeatBody:
     """Read a heartbeat. Raises: InvalidInput for bad JSON that is said to be JSON; other bodies count as empty."""
     if not body or body == b"{}":
@@ -274,4 +279,6 @@ class Heartbeats:
         if proven or not device.proven:
             device.ip_address, device.proven = address, proven
         self._metrics.heartbeat("accepted" if proven else "unauthenticated")
-        return msgspec.json.encode({"ok": True, "ip_address": device.ip_address, "last_seen": wire_text(at_ms)})
+        return msgspec.json.encode(
+            {"ok": True, "ip_address": device.ip_address, "last_seen": _text_of_second(at_ms // 1000)}
+        )
