@@ -22,7 +22,12 @@ from meetingctl.device.units import RESTART_TIMEOUT_S
 PACKAGING = Path(__file__).parents[2] / "packaging"
 UNITS = sorted((PACKAGING / "systemd").glob("*.service"))
 PROGRAM = "/opt/meetingctl/bin/meetingctl"
-DAEMONS = {layout.STREAM_UNIT: "stream", layout.RECORDER_UNIT: "record", layout.WATCHDOG_UNIT: "watchdog"}
+DAEMONS = {
+    layout.STREAM_UNIT: "stream",
+    layout.RECORDER_UNIT: "record",
+    layout.WATCHDOG_UNIT: "watchdog",
+    layout.ONVIF_UNIT: "onvif",
+}
 LOGS = {
     layout.STREAM_UNIT: layout.STREAM_LOG_NAME,
     layout.RECORDER_UNIT: layout.RECORDER_LOG_NAME,
@@ -61,7 +66,8 @@ def test_the_command_of_a_unit_exists(unit: Path) -> None:
 
 
 def test_a_unit_logs_where_the_tools_look(unit: Path) -> None:
-    assert read_unit(unit)["StandardOutput"] == f"append:{layout.LOG_DIR}/{LOGS[unit.stem]}"
+    log = LOGS.get(unit.stem)
+    assert read_unit(unit)["StandardOutput"] == (f"append:{layout.LOG_DIR}/{log}" if log else "journal")
 
 
 def test_units_hold_on_to_what_protects_them(unit: Path) -> None:
@@ -97,8 +103,9 @@ class TestDaemons:
         assert self.settings(name)["WantedBy"] == "multi-user.target"
 
 
-def test_a_recorder_that_has_nothing_to_do_stays_off() -> None:
-    assert read_unit(PACKAGING / "systemd" / f"{layout.RECORDER_UNIT}.service")["Restart"] == "on-failure"
+@pytest.mark.parametrize("name", [layout.RECORDER_UNIT, layout.ONVIF_UNIT])
+def test_a_daemon_that_has_nothing_to_do_stays_off(name: str) -> None:
+    assert read_unit(PACKAGING / "systemd" / f"{name}.service")["Restart"] == "on-failure"
 
 
 def test_the_ports_of_the_configuration_are_those_of_the_layout() -> None:
