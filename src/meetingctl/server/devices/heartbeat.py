@@ -120,7 +120,7 @@ is_known_address = lru_cache(maxsize=65536)(is_address)
 
 
 @lru_cache(maxsize=2)
-def _text_of_second(at_s: int) -> str:
+def _text_of_second(at_s: int) -> str | None:
     return wire_text(at_s * 1000)
 
 
