@@ -145,7 +145,8 @@ class _Reader:
 
     def clean_up(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what the disk refused is written at the close
+                self._file.close()
         for path in self._made:
             with contextlib.suppress(OSError):  # a disk that refuses; the sweeper removes leftovers later
                 path.unlink(missing_ok=True)
@@ -188,6 +189,8 @@ class _Reader:
         if not is_name(self._filename) or self._filename.endswith("."):
             raise UnsafeName("Invalid file name", hint="use letters, digits, dots, dashes and underscores")
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._folder.is_symlink():
+            raise UnsafeName("Invalid path", hint="symbolic links are not followed")
         path = self._folder / f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
         self._made.append(path)
         self._file = path.open("xb")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from meetingctl.core.netlink import Interface
 from meetingctl.device.onvif.auth import Caller, Gate
 from meetingctl.device.onvif.dispatch import Answer, Service, write_answer, write_fault
 from meetingctl.device.onvif.effects import Effects
 from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.onvif.fault import Fault
-from meetingctl.device.onvif.netlink import Interface
 from meetingctl.device.onvif.pullpoint import Pull, PullPoints
 from meetingctl.device.onvif.source import FactSource
 from meetingctl.device.system import PLAIN_ENV, System

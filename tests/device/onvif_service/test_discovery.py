@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
+from meetingctl.core.netlink import Interface, read_interfaces
 from meetingctl.device.onvif.addresses import address_facing, address_for, endpoint_uuid, main_mac, preferred_address
 from meetingctl.device.onvif.discovery import (
     Order,
@@ -19,7 +20,6 @@ from meetingctl.device.onvif.discovery import (
     write_bye,
     write_hello,
 )
-from meetingctl.device.onvif.netlink import Interface, read_interfaces
 from meetingctl.device.onvif.soap import NAMESPACES, qname
 
 SCOPES = [

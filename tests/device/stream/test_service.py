@@ -194,9 +194,12 @@ def test_a_flood_of_connections_is_bounded(gstreamer: None, root: Path) -> None:
         port = int(stream.keys["RTSP_PORT"])
         with contextlib.ExitStack() as stack:
             for _ in range(MOST_CONNECTIONS + 200):
-                stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+                guest = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+                with contextlib.suppress(OSError):
+                    guest.sendall(b"OPTIONS rtsp://x/ RTSP/1.0\r\nCSeq: 1\r\nX: ")
             wait_until(lambda: stream.status()["connections"] <= MOST_CONNECTIONS, "the rest is closed")
-            assert stream.log_text().count("too many connections") <= 2
+            time.sleep(1)  # a connection that is closed in the middle of a request could spin, and fill the log
+            assert len(stream.log_text()) < 10_000
         wait_until(lambda: stream.status()["connections"] < MOST_CONNECTIONS, "they are gone")
         with RawViewer(port) as viewer:
             viewer.play()

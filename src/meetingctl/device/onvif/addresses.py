@@ -6,7 +6,7 @@ import ipaddress
 import uuid
 from collections.abc import Sequence
 
-from meetingctl.device.onvif.netlink import Interface
+from meetingctl.core.netlink import Interface
 
 # After the interfaces of NETWORK_INTERFACE_PRIORITY; the names of a virtual machine and of newer systems.
 _ALSO = ("enp0s3", "end0")

@@ -6,11 +6,11 @@ import ipaddress
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from meetingctl.core.netlink import Interface
 from meetingctl.device.onvif import io_service, media_service
 from meetingctl.device.onvif.call import SERVICE_PATHS, Call, Op, Table
 from meetingctl.device.onvif.facts import MANUFACTURER, MODEL, Facts
 from meetingctl.device.onvif.fault import Fault
-from meetingctl.device.onvif.netlink import Interface
 from meetingctl.device.onvif.pullpoint import MOST_POINTS
 from meetingctl.device.onvif.soap import NAMESPACES, Node, qname, text
 

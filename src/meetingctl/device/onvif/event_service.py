@@ -74,6 +74,7 @@ def pull_messages(call: Call) -> Pull:
         raise Fault("Sender", ("ter:InvalidArgVal",), "the timeout is too long", detail=detail)
     if point.wake is not None:
         raise Fault("Receiver", ("ter:Action",), "another pull of this subscription waits")
+    point.was_pulled = True
     point.ends_s = max(point.ends_s, call.now_s + max(point.life_s, timeout_s))
     return Pull(point, timeout_s, max(1, min(limit, _MOST_AT_ONCE)))
 

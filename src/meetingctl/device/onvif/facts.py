@@ -9,11 +9,11 @@ from typing import Any
 from meetingctl import __version__
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.layout import MACHINE_MODEL_FILE
+from meetingctl.core.netlink import Interface
 from meetingctl.device.config import DeviceConfig
 from meetingctl.device.onvif.addresses import endpoint_uuid, main_mac
 from meetingctl.device.onvif.auth import Credentials
 from meetingctl.device.onvif.conf import OnvifConf, login_of
-from meetingctl.device.onvif.netlink import Interface
 from meetingctl.device.system import System
 
 MANUFACTURER = "RPi Camera"

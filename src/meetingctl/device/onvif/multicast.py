@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterable
 
 from meetingctl.core.layout import WS_DISCOVERY_PORT
+from meetingctl.core.netlink import Interface
 from meetingctl.device.onvif import discovery
 from meetingctl.device.onvif.addresses import address_facing
-from meetingctl.device.onvif.netlink import Interface
 
 _IP_PKTINFO = 8
 _IP_MULTICAST_ALL = 49

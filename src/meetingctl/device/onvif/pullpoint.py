@@ -71,6 +71,7 @@ class PullPoint:
     dropped: int = 0
     wake: Callable[[], None] | None = None
     is_ended: bool = False
+    was_pulled: bool = False
 
     def put(self, message: Message) -> None:
         if message.topic not in self.topics:
@@ -112,11 +113,20 @@ class PullPoints:
         """Begin a subscription with the current value of each property. Raises: Fault when there are too many."""
         self.expire(now_s)
         if len(self._points) >= MOST_POINTS:
+            self._drop_unused()
+        if len(self._points) >= MOST_POINTS:
             raise action_failed(f"there are {MOST_POINTS} pull points already", "MaxPullPoints")
         point = PullPoint(secrets.token_urlsafe(18), ends_s, ends_s - now_s, topics)
         self._points[point.token] = point
         self.synchronize(point, now_s=now_s)
         return point
+
+    def _drop_unused(self) -> None:
+        """Make room: some clients subscribe at each connection and never pull, and the oldest of those goes."""
+        for point in self._points.values():
+            if not point.was_pulled:
+                self.remove(point)
+                return
 
     def find(self, token: str, *, now_s: float) -> PullPoint:
         """Return a living subscription. Raises: Fault."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.layout import CONFIG_ENV, ONVIF_CONF, RECORDER_CONF
+from meetingctl.core.netlink import read_interfaces
 from meetingctl.device.config import DeviceConfig, Loaded, read_config
 from meetingctl.device.onvif.conf import OnvifConf, read_conf, sync_login
 from meetingctl.device.onvif.facts import Facts, read_board, read_gateways, read_name_servers
 from meetingctl.device.onvif.naming import read_kept
-from meetingctl.device.onvif.netlink import read_interfaces
 from meetingctl.device.stream.control import ask_daemon
 from meetingctl.device.system import System
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import time
@@ -83,7 +84,7 @@ class Listener:
         oldest_s = time.monotonic() - SILENT_S
         for client, since_s in list(self._since_s.items()):
             if since_s < oldest_s and not client.session_filter(None):
-                client.close()
+                _hang_up(client)
 
     def drop_clients(self, media: Any = None) -> int:
         """Disconnect the viewers of one media, or everybody, and end their sessions. Returns how many there were."""
@@ -95,7 +96,7 @@ class Listener:
             for session in sessions:
                 dropped += 1
                 self._end_session(session.get_sessionid())
-            client.close()
+            _hang_up(client)
         return dropped
 
     def close(self) -> None:
@@ -113,7 +114,7 @@ class Listener:
                     "too many connections, more are closed", extra={"port": self.port, "most": MOST_CONNECTIONS}
                 )
             self._is_full = True
-            self._gst.GLib.idle_add(_close, client)  # not now: the server is still taking it over
+            _hang_up(client)
             return
         self._is_full = False
         self._since_s[client] = time.monotonic()
@@ -174,9 +175,15 @@ class Listener:
         return False
 
 
-def _close(client: Any) -> bool:
-    client.close()
-    return False
+def _hang_up(client: Any) -> None:
+    """End a connection so that the server notices it itself.
+
+    A client that is closed while its request is half read stays with its watch, which then spins for ever.
+    """
+    sock = client.get_connection().get_read_socket()
+    if sock is not None:
+        with contextlib.suppress(Exception):  # gone already: the bindings raise GLib.Error, which only gi knows
+            sock.shutdown(True, True)
 
 
 def _holds(session: Any, media: Any) -> bool:

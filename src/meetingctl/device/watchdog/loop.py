@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from meetingctl.core import layout
 from meetingctl.core.errors import Busy, MeetingctlError
 from meetingctl.device.config import read_config
+from meetingctl.device.config.load import Problem
 from meetingctl.device.notify import Notifier
 from meetingctl.device.system import System
 from meetingctl.device.units import read_unit, restart_unit
@@ -107,8 +108,11 @@ def run_watchdog(
             notifier.ready("waiting for the first check")
             _rest(notifier, stop, start_delay_s)
             kept, last = read_kept(system), ""
+            told: tuple[Problem, ...] = ()
             while not stop.is_set():
-                rules = rules_of(read_config(system).config)
+                loaded = read_config(system)
+                told = _tell_problems(loaded.problems, told)
+                rules = rules_of(loaded.config)
                 check = check_once(system, rules, notifier, kept)
                 kept, last = check.kept, _tell(check.decision, last)
                 _rest(notifier, stop, rules.interval_s, last)
@@ -116,6 +120,14 @@ def run_watchdog(
     except Busy as error:
         unit = layout.WATCHDOG_UNIT
         raise MeetingctlError("another watchdog runs on this device", hint=f"systemctl status {unit}") from error
+
+
+def _tell_problems(problems: tuple[Problem, ...], told: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """Log what is wrong in config.env when it changes; return it."""
+    for problem in problems:
+        if problem not in told:
+            log.warning("config.env", extra={"problem": problem.text()})
+    return problems
 
 
 def _tell(decision: Decision, last: str) -> str:

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from meetingctl.core.clock import iso_text, now_ms, wire_text
 from meetingctl.core.errors import Conflict, Forbidden, InvalidInput, NotFound
 from meetingctl.core.versions import Manifest, check_name, check_version, suggest_next
+from meetingctl.server.aside import restored_on_failure
 from meetingctl.server.audit.chain import append
 from meetingctl.server.builder import store
 from meetingctl.server.builder.archive import FORMATS
@@ -304,9 +305,11 @@ async def upload_file(request: Request, principal: Builder) -> dict[str, Any]:
             def change(connection: sa.Connection) -> None:
                 store.record_file(connection, actor, build_id, file, filetype)
                 target.mkdir(parents=True, exist_ok=True, mode=0o700)
-                file.path.rename(target / file.filename)
+                if file.path.exists():  # a batch that fails is tried again
+                    file.path.replace(target / file.filename)
 
-            server.writer.run(change)
+            with restored_on_failure(target / file.filename, folder):
+                server.writer.run(change)
             tree.sync_folder(target)
 
         await run_in_threadpool(place)

@@ -17,6 +17,7 @@ from meetingctl.core.clock import now_ms
 from meetingctl.core.errors import Conflict, InvalidInput, MeetingctlError, NotFound, StorageFull, TooLarge, UnsafeName
 from meetingctl.core.paths import safe_join, write_atomic
 from meetingctl.core.secret import sha256_hex
+from meetingctl.server.aside import restored_on_failure
 from meetingctl.server.audit.chain import Actor, append
 from meetingctl.server.db.schema import distribution_files
 from meetingctl.server.uploads import UploadedFile
@@ -119,23 +120,28 @@ def place_file(state: ServerState, actor: Actor, device_type: str, distribution:
         if file.path.exists():  # a batch that fails is tried again
             file.path.replace(final)
 
-    state.writer.run(change)
+    with restored_on_failure(final, storage_root(state.data_dir) / INCOMING):
+        state.writer.run(change)
     sync_folder(final.parent)
 
 
 @failing_as("Delete failed")
 def delete_file(state: ServerState, actor: Actor, device_type: str, distribution: str, filename: str) -> None:
-    """Remove a file and its record. Raises: NotFound, InvalidInput `Invalid path`."""
+    """Remove a file and its record, either of which may be gone. Raises: NotFound, InvalidInput `Invalid path`."""
+    names = (device_type, distribution, filename)
     path = safe_join(storage_root(state.data_dir), device_type, distribution, filename)
-    if not path.is_file():
+    with state.database.read() as connection:
+        is_recorded = connection.execute(sa.select(distribution_files.c.id).where(_is_file(*names))).first() is not None
+    if not path.is_file() and not is_recorded:
         raise NotFound("File not found", hint="meetingctl fleet files list")
 
     def change(connection: sa.Connection) -> None:
-        connection.execute(distribution_files.delete().where(_is_file(device_type, distribution, filename)))
+        connection.execute(distribution_files.delete().where(_is_file(*names)))
         append(connection, actor, "storage.delete", f"file:{device_type}/{distribution}/{filename}")
         path.unlink(missing_ok=True)
 
-    state.writer.run(change)
+    with restored_on_failure(path, storage_root(state.data_dir) / INCOMING):
+        state.writer.run(change)
 
 
 def read_distrib_json(data_dir: Path, device_type: str, distribution: str) -> bytes:
@@ -151,6 +157,7 @@ def read_distrib_json(data_dir: Path, device_type: str, distribution: str) -> by
         return file.read(8 * 1024**2)
 
 
+@failing_as("Cannot write distrib.json")
 def write_distrib_json(state: ServerState, actor: Actor, device_type: str, distribution: str, content: bytes) -> None:
     """Replace distrib.json. Raises: NotFound, TooLarge, InvalidInput `Invalid JSON`."""
     check_json(content)
@@ -165,7 +172,8 @@ def write_distrib_json(state: ServerState, actor: Actor, device_type: str, distr
         )
         write_atomic(path, content)
 
-    state.writer.run(change)
+    with restored_on_failure(path, storage_root(state.data_dir) / INCOMING):
+        state.writer.run(change)
 
 
 def check_json(content: bytes) -> Any:

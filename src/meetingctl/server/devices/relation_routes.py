@@ -35,6 +35,10 @@ _BUNDLES_BYTES = 8 * 1024
 _PROVISION_BYTES = 16 * 1024
 
 
+# Nothing that a log or a terminal would take for something else.
+_WEB_ADDRESS = r"^https?://[^\s/?#\x00-\x1f\x7f]+[^\s\x00-\x1f\x7f]*$"
+
+
 class ParentBody(Body):
     parent_device_key: Text | None = with_error("Missing parent_device_key")
 
@@ -44,7 +48,7 @@ class ParentReply(SuccessReply):
 
 
 class GhostBody(Body):
-    ghost_candidate_url: Annotated[Text, Field(max_length=2048, pattern=r"^https?://[^\s/?#]+")] | None = with_error(
+    ghost_candidate_url: Annotated[Text, Field(max_length=2048, pattern=_WEB_ADDRESS)] | None = with_error(
         "Missing ghost_candidate_url"
     )
 

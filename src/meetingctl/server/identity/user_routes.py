@@ -19,6 +19,7 @@ from meetingctl.server.http import (
     body_of,
     describe,
     facts_of,
+    identify,
     is_local,
     need,
     server_of,
@@ -132,7 +133,8 @@ def create_user(
     return {"success": True, "id": user_id, "token": made.text}
 
 
-def _check_local(request: Request) -> None:
+async def _check_local(request: Request) -> None:
+    await identify(request, None)  # a wrong credential is refused, also from here
     if not is_local(request):
         raise Forbidden("Local access only")
 
