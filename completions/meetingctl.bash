@@ -9,7 +9,7 @@ _meetingctl_subcommands() {
     'completion') words='show install uninstall' ;;
     'serve') words='api tunnel all unit' ;;
     'tunnel') words='open list show close stats agent' ;;
-    'remote') words='run facts ip logs collect copy deploy reboot shutdown ssh trust untrust config services' ;;
+    'remote') words='run facts ip discover logs collect copy deploy smoke reboot shutdown ssh trust untrust config services' ;;
     'remote config') words='get list set unset diff push pull' ;;
     'remote services') words='list start stop restart enable disable' ;;
     'fleet') words='list show create register authorize revoke note tokens services remove heartbeat rename tag parent publish updates history events keys types distributions files releases channels rollout webhooks' ;;
@@ -80,10 +80,12 @@ _meetingctl_options() {
     'remote run') words='--all --sudo --script --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle --dry-run -h --help' ;;
     'remote facts') words='--only --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote ip') words='--probe --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
+    'remote discover') words='--onvif --wait -h --help' ;;
     'remote logs') words='-f --follow --unit --since -n --lines --grep --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote collect') words='--out --since --no-redact --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote copy') words='--user -i --identity --ask-password --password-file --via --dry-run -h --help' ;;
     'remote deploy') words='--to --restart --mode --owner --delete --dry-run --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
+    'remote smoke') words='--only --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote reboot') words='--wait --within --dry-run --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote shutdown') words='--dry-run --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote ssh') words='--user -i --identity --via --print -h --help' ;;
@@ -334,6 +336,7 @@ _meetingctl_value_kind() {
     'remote ip|--retry-from') kind='@files' ;;
     'remote ip|--deadline') kind='' ;;
     'remote ip|--idle') kind='' ;;
+    'remote discover|--wait') kind='' ;;
     'remote logs|--unit') kind='' ;;
     'remote logs|--since') kind='' ;;
     'remote logs|-n') kind='' ;;
@@ -386,6 +389,19 @@ _meetingctl_value_kind() {
     'remote deploy|--retry-from') kind='@files' ;;
     'remote deploy|--deadline') kind='' ;;
     'remote deploy|--idle') kind='' ;;
+    'remote smoke|--only') kind='' ;;
+    'remote smoke|--user') kind='' ;;
+    'remote smoke|-i') kind='@files' ;;
+    'remote smoke|--identity') kind='@files' ;;
+    'remote smoke|--password-file') kind='@files' ;;
+    'remote smoke|--via') kind='auto direct tunnel' ;;
+    'remote smoke|--parallel') kind='' ;;
+    'remote smoke|--limit') kind='' ;;
+    'remote smoke|--max-fail') kind='' ;;
+    'remote smoke|--retries') kind='' ;;
+    'remote smoke|--retry-from') kind='@files' ;;
+    'remote smoke|--deadline') kind='' ;;
+    'remote smoke|--idle') kind='' ;;
     'remote reboot|--within') kind='' ;;
     'remote reboot|--user') kind='' ;;
     'remote reboot|-i') kind='@files' ;;
@@ -860,6 +876,7 @@ _meetingctl_argument_kind() {
     'remote ip|'*) kind='@targets' ;;
     'remote logs|'*) kind='@targets' ;;
     'remote collect|'*) kind='@targets' ;;
+    'remote smoke|'*) kind='@targets' ;;
     'remote reboot|'*) kind='@targets' ;;
     'remote shutdown|'*) kind='@targets' ;;
     'remote config list|'*) kind='@targets' ;;

@@ -38,7 +38,10 @@ poweroff) touch $S/off ;;
 esac
 """
 CAT = r"""#!/bin/sh
-if [ "$1" = /proc/sys/kernel/random/boot_id ]; then exec /bin/cat @STATE@/boot_id; fi
+case $1 in
+/proc/sys/kernel/random/boot_id) exec /bin/cat @STATE@/boot_id ;;
+/etc/rpi-cam/config.env) exec /bin/cat @STATE@/config.env ;;
+esac
 exec /bin/cat "$@"
 """
 ID = r"""#!/bin/sh
@@ -111,6 +114,11 @@ class Machine:
 
     def has(self, name: str) -> bool:
         return (self.state / name).exists()
+
+    def program(self, name: str, text: str) -> None:
+        """Put another stand-in on the search path."""
+        (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
+        (self.bin / name).chmod(0o755)
 
     def unit(self, name: str, active: str = "active", enabled: str = "enabled") -> None:
         self.note(f"{name}.active", active)

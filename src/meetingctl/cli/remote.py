@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meetingctl.cli import remote_config, remote_facts, remote_files, remote_logs, remote_services
+from meetingctl.cli import (
+    remote_config,
+    remote_facts,
+    remote_files,
+    remote_logs,
+    remote_onvif,
+    remote_services,
+    remote_smoke,
+)
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun
 from meetingctl.cli.remote_many import IdentityOption, UserOption, ViaOption, Way, known_hosts, open_access, route_json
@@ -32,10 +40,12 @@ TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="a device 
 app.command("run", cls=RestCommand)(run_on_devices)
 app.command("facts")(remote_facts.show_facts)
 app.command("ip")(remote_facts.show_addresses)
+app.command("discover")(remote_onvif.discover_cameras)
 app.command("logs")(remote_logs.show_logs)
 app.command("collect")(remote_logs.collect_logs)
 app.command("copy")(remote_files.copy_files)
 app.command("deploy")(remote_files.deploy_files)
+app.command("smoke")(remote_smoke.check_devices)
 app.add("config", remote_config.app, "Read and change the configuration files of devices.")
 app.add("services", remote_services.app, "See, start and stop the units of devices.")
 app.command("reboot")(remote_services.reboot_devices)

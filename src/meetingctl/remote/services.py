@@ -134,7 +134,7 @@ async def apply_steps(visit: Visit, steps: Sequence[Step]) -> list[UnitState]:
         await visit.ask(
             "\n".join(["set -e", *(f"{line} || true" for line in resets), *calls]), privilege=Privilege.needed
         )
-    states = await read_states(visit, [step.unit for step in steps])
+    states = await read_states(visit, [step.unit for step in steps]) if steps else []
     if wrong := [reason for step, state in zip(steps, states, strict=True) if (reason := judge_state(step, state))]:
         raise MeetingctlError(f"{visit.target}: {'; '.join(wrong)}", hint=f"meetingctl remote logs {visit.target}")
     return states

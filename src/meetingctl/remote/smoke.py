@@ -1,0 +1,188 @@
+"""Does a device do its work? One check each; what it found out is judged by pure functions.
+
+A check is a row of `CHECKS`; others join by a row of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncssh
+
+from meetingctl.client import FleetClient
+from meetingctl.core.clock import now_ms, parse_wire
+from meetingctl.core.errors import MeetingctlError, Unreachable, UsageError
+from meetingctl.core.layout import CACHE_DIR, RECOVERY_UNIT, UNITS
+from meetingctl.core.target import DeviceTarget
+from meetingctl.remote.parsers import parse_df, parse_number
+from meetingctl.remote.services import UnitState, read_states
+from meetingctl.remote.visit import Visit
+
+CHECK_S = 20.0
+DESCRIBE_S = 10.0
+LEAST_FREE_BYTES = 500 * 1024 * 1024
+MOST_CLOCK_ERROR_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check came to; `ok` is None when it could not apply."""
+
+    ok: bool | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Where the stream of a device is; `describe` asks for it at a host and port and says what it consists of."""
+
+    port: int
+    describe: Callable[[str, int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What the checks of one device may use; `fleet` is None when no server is known."""
+
+    visit: Visit
+    fleet: FleetClient | None
+    find_stream: Callable[[Visit], Awaitable[Stream]]
+
+
+async def check_units(round_: Round) -> Finding:
+    """Every unit that starts with the device is active."""
+    return judge_units(await read_states(round_.visit, UNITS))
+
+
+async def check_disk(round_: Round) -> Finding:
+    """There is space on the system's disk and on that of the recordings."""
+    answer = await round_.visit.answer(f"LC_ALL=C df -P -k / {CACHE_DIR}")
+    return judge_disks(parse_df(answer.stdout))
+
+
+async def check_clock(round_: Round) -> Finding:
+    """The clock of the device goes as ours does."""
+    asked_s = time.time()
+    there_s = parse_number(await round_.visit.ask("date +%s.%N"))
+    return judge_clock(there_s, asked_s, time.time())
+
+
+async def check_rtsp(round_: Round) -> Finding:
+    """The stream describes itself to us: directly where the device is reached so, else through the SSH connection."""
+    stream = await round_.find_stream(round_.visit)
+    route, reason = round_.visit.route, ""
+    if route.way != "tunnel":
+        try:
+            return Finding(True, await asyncio.to_thread(stream.describe, route.host, stream.port))
+        except Unreachable as error:
+            reason = f"; only through SSH, directly: {error.message}"
+    listener = await round_.visit.connection.forward_local_port("127.0.0.1", 0, "127.0.0.1", stream.port)
+    async with listener:
+        found = await asyncio.to_thread(stream.describe, "127.0.0.1", listener.get_port())
+    return Finding(True, f"{found}{reason}")
+
+
+async def check_agent(round_: Round) -> Finding:
+    """The device's agent is connected to the tunnel server."""
+    match round_.visit.target, round_.fleet:
+        case DeviceTarget(key), FleetClient() as fleet:
+            stats = await asyncio.to_thread(fleet.tunnel_stats, key)
+            return judge_agent(key, stats.get("agents") or ())
+    return Finding(None, "an address has no record in the fleet")
+
+
+async def check_heartbeat(round_: Round) -> Finding:
+    """The fleet has heard of the device not long ago."""
+    match round_.visit.target, round_.fleet:
+        case DeviceTarget(key), FleetClient() as fleet:
+            return judge_heartbeat(await asyncio.to_thread(fleet.get_device, key), now_ms())
+    return Finding(None, "an address has no record in the fleet")
+
+
+CHECKS: Mapping[str, Callable[[Round], Awaitable[Finding]]] = {
+    "units": check_units,
+    "disk": check_disk,
+    "clock": check_clock,
+    "rtsp": check_rtsp,
+    "agent": check_agent,
+    "heartbeat": check_heartbeat,
+}
+
+
+def choose_checks(only: str) -> tuple[str, ...]:
+    """Read `--only rtsp,disk`; empty means all. Raises: UsageError for an unknown word."""
+    words = tuple(word.strip() for word in only.split(",") if word.strip())
+    if unknown := next((word for word in words if word not in CHECKS), None):
+        raise UsageError(f"no check {unknown[:40]!r}", hint=f"--only {','.join(CHECKS)}")
+    return tuple(name for name in CHECKS if name in words) or tuple(CHECKS)
+
+
+async def run_checks(round_: Round, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Run checks one after another; each has a deadline, and a failure of one ends no other."""
+    rows = []
+    for name in names:
+        try:
+            async with asyncio.timeout(CHECK_S):
+                finding = await CHECKS[name](round_)
+        except TimeoutError:
+            finding = Finding(False, f"no answer within {CHECK_S:g} s")
+        except (MeetingctlError, asyncssh.Error, OSError) as error:
+            finding = Finding(False, str(error))
+        rows.append({"check": name, "ok": finding.ok, "detail": finding.detail})
+    return rows
+
+
+def judge_units(states: Sequence[UnitState]) -> Finding:
+    """Pure. A unit that is not enabled may be off; whole words are compared."""
+    installed = [state for state in states if state.is_installed and state.unit != RECOVERY_UNIT]
+    wanted = [state for state in installed if state.is_enabled]
+    if not installed:
+        return Finding(False, "none of our units is installed")
+    wrong = [f"{state.unit} is {state.active or 'unknown'}" for state in wanted if not state.is_active]
+    if wrong:
+        return Finding(False, ", ".join(wrong))
+    if not wanted:
+        return Finding(False, "none of our units is enabled")
+    return Finding(True, f"{len(wanted)} enabled, all active")
+
+
+def judge_disks(disks: Sequence[Mapping[str, Any]]) -> Finding:
+    """Pure."""
+    if not disks:
+        return Finding(False, "df tells of no disk")
+    shown = ", ".join(f"{disk['mount']}: {disk['free_bytes'] // 2**20} MiB free" for disk in disks)
+    return Finding(all(disk["free_bytes"] >= LEAST_FREE_BYTES for disk in disks), shown)
+
+
+def judge_clock(there_s: float | None, asked_s: float, answered_s: float) -> Finding:
+    """Compare a time on the device with when it was asked for and when the answer came, seconds since 1970. Pure.
+
+    How long the question and the answer took is not held against the device.
+    """
+    if there_s is None:
+        return Finding(False, "date tells no time")
+    error_s = there_s - min(max(there_s, asked_s), answered_s)
+    shown = "as ours" if abs(error_s) < 1 else f"{abs(error_s):.0f} s {'ahead' if error_s > 0 else 'behind'}"
+    return Finding(abs(error_s) <= MOST_CLOCK_ERROR_S, shown)
+
+
+def judge_agent(key: str, agents: Sequence[Mapping[str, Any]]) -> Finding:
+    """Pure."""
+    mine = [agent for agent in agents if agent.get("device_key") == key]
+    return Finding(bool(mine), "connected" if mine else "not connected")
+
+
+def judge_heartbeat(device: Mapping[str, Any], at_ms: int) -> Finding:
+    """Judge the device's record by the status that the server gives it. Pure."""
+    heard = device.get("last_heartbeat") or device.get("last_seen")
+    if not heard:
+        return Finding(False, "never heard of it")
+    try:
+        age_s = max(0, at_ms - parse_wire(str(heard))) // 1000
+    except ValueError:
+        return Finding(False, f"the record holds no time: {str(heard)[:40]!r}")
+    return Finding(device.get("status") == "Available", f"{age_s} s ago, {device.get('status')}")
