@@ -1,0 +1,390 @@
+"""What operations do to the device: configuration, reload, relay, name; and what they leave alone."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meetingctl.core.errors import MeetingctlError, Unreachable
+from meetingctl.core.layout import STREAM_STATE_SOCKET
+from meetingctl.device.config import read_config
+from meetingctl.device.onvif import naming
+from meetingctl.device.onvif.encoder import MAIN_TOKEN, SUB_TOKEN, Encoding, choices_of, encoding_of, plan_encoding
+from meetingctl.device.onvif.facts import UNPROVISIONED
+from meetingctl.device.onvif.fault import Fault
+from meetingctl.device.onvif.imaging import parse_csi, plan_controls
+from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, RELAY_TOPIC, Message, PullPoints, duration_s, read_end
+from meetingctl.device.onvif.relay import Relay, refusal
+from meetingctl.device.stream.control import ControlSocket
+
+from .conftest import Device
+from .fake_gpiod import FakeGpiod
+from .schemas import check_response, subcodes
+from .test_schema import encoder
+
+DEADLINE_S = 30.0
+
+
+def wanted(width: int = 1280, height: int = 720, fps: int = 30, kbps: int = 1200, gov: int = 30) -> str:
+    return encoder(
+        f"<tt:Resolution><tt:Width>{width}</tt:Width><tt:Height>{height}</tt:Height></tt:Resolution>"
+        f"<tt:RateControl><tt:FrameRateLimit>{fps}</tt:FrameRateLimit><tt:EncodingInterval>1</tt:EncodingInterval>"
+        f"<tt:BitrateLimit>{kbps}</tt:BitrateLimit></tt:RateControl>"
+        f"<tt:H264><tt:GovLength>{gov}</tt:GovLength><tt:H264Profile>Baseline</tt:H264Profile></tt:H264>"
+    )
+
+
+class Stream:
+    """Stands at the control socket of the stream daemon and counts what it is asked."""
+
+    def __init__(self, device: Device) -> None:
+        self.lines: list[str] = []
+        self._socket = ControlSocket(device.system.path(STREAM_STATE_SOCKET), self._answer)
+
+    def _answer(self, line: str) -> dict[str, Any]:
+        self.lines.append(line)
+        return {"ok": True, "actions": ["swap"]}
+
+    def count(self, line: str) -> int:
+        return self.lines.count(line)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def stream(device: Device) -> Iterator[Stream]:
+    stream = Stream(device)
+    yield stream
+    stream.close()
+
+
+def wait_for(condition: Any, what: str) -> None:
+    ends_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < ends_s, what
+        time.sleep(0.02)
+
+
+def test_a_change_writes_only_what_changed_and_reloads(device: Device, stream: Stream) -> None:
+    comment = "# mine\n" + device.env()
+    device.system.write("/etc/rpi-cam/config.env", comment)
+    answer = device.call("trt:SetVideoEncoderConfiguration", wanted(fps=20, kbps=99999))
+    assert answer.status == 200
+    values = read_config(device.system).origins
+    assert values["VIDEOOUT_FPS"] == "VIDEOOUT_FPS"
+    assert values["H264_BITRATE_KBPS"] == "H264_BITRATE_KBPS"
+    assert [values[name] for name in ("VIDEOOUT_WIDTH", "H264_KEYINT", "H264_PROFILE")] == ["default"] * 3
+    assert device.env().startswith(comment.rstrip("\n"))
+    config = read_config(device.system).config
+    assert (config.videoin_fps, config.videoout_fps, config.h264_bitrate_kbps) == (30, 20, 8000)
+    back = check_response(device.call("trt:GetVideoEncoderConfigurations").body)
+    assert back.findtext(".//{*}FrameRateLimit") == "20"
+    wait_for(lambda: stream.count("reload") == 1, "one reload")
+
+
+def test_nothing_is_touched_when_nothing_changes(device: Device, stream: Stream) -> None:
+    before = device.system.path("/etc/rpi-cam/config.env").stat()
+    assert device.call("trt:SetVideoEncoderConfiguration", wanted()).status == 200
+    after = device.system.path("/etc/rpi-cam/config.env").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert stream.lines == []
+
+
+def test_changes_within_two_seconds_become_one_reload_more(device: Device, stream: Stream) -> None:
+    for fps in range(5, 11):
+        assert device.call("trt:SetVideoEncoderConfiguration", wanted(fps=fps)).status == 200
+    wait_for(lambda: stream.count("reload") >= 2, "the merged reload")
+    assert stream.count("reload") <= 3
+
+
+@pytest.mark.parametrize(
+    ("inner", "codes"),
+    [
+        (wanted(width=1281), ["Sender", "InvalidArgVal", "ConfigModify"]),
+        (wanted(width=1920, height=1080), ["Sender", "InvalidArgVal", "ConfigModify"]),
+        (wanted(gov=0), ["Sender", "InvalidArgVal", "ConfigModify"]),
+        (wanted().replace("Baseline", "Extended"), ["Sender", "InvalidArgVal", "ConfigModify"]),
+        (wanted().replace(">H264<", ">JPEG<"), ["Sender", "InvalidArgVal", "ConfigModify"]),
+        (wanted().replace('token="VideoEncoderConfig"', 'token="x"'), ["Sender", "InvalidArgVal", "NoConfig"]),
+        (wanted().replace("<tt:Width>1280", "<tt:Width>12\n80"), ["Sender", "InvalidArgs"]),
+        (wanted().replace("<tt:Width>1280", '<tt:Width>1280"'), ["Sender", "InvalidArgs"]),
+    ],
+)
+def test_what_is_not_offered_changes_nothing(device: Device, inner: str, codes: list[str]) -> None:
+    before = device.env()
+    assert subcodes(device.call("trt:SetVideoEncoderConfiguration", inner).body) == codes
+    assert device.env() == before
+
+
+def test_every_offered_combination_is_accepted_and_read_back(device: Device) -> None:
+    for token in (MAIN_TOKEN, SUB_TOKEN):
+        device.configure(SUBSTREAM_ENABLE="yes")
+        facts = device.facts
+        choices = choices_of(facts, token)
+        for width, height in choices.sizes:
+            for profile in choices.profiles:
+                gov = choices.gov_length.most
+                asked = Encoding(width, height, choices.fps.most, choices.bitrate_kbps.least, gov, profile)
+                device.system.write("/etc/rpi-cam/config.env", "".join(f"{k}={v}\n" for k, v in device.keys.items()))
+                from meetingctl.device.config import change_config
+
+                change_config(device.system, dict(plan_encoding(facts, token, asked)))
+                after = encoding_of(device.facts, token)
+                assert (after.width_px, after.height_px, after.fps) == (width, height, asked.fps)
+                assert after.profile == profile
+
+
+def test_a_stream_that_is_passed_on_offers_only_itself(device: Device) -> None:
+    device.more["stream"] = {"passthrough": True, "width": 800, "height": 448, "target_fps": 12.5}
+    choices = choices_of(device.facts, MAIN_TOKEN)
+    assert choices.sizes == ((800, 448),)
+    assert choices.fps == (12, 12)
+    now = encoding_of(device.facts, MAIN_TOKEN)
+    assert plan_encoding(device.facts, MAIN_TOKEN, now) == {}
+    with pytest.raises(Fault, match="not offered"):
+        plan_encoding(device.facts, MAIN_TOKEN, replace(now, width_px=640, height_px=480))
+
+
+def test_the_camera_is_protected(device: Device) -> None:
+    before = device.env()
+    inner = (
+        '<trt:Configuration token="VideoSourceConfig"><tt:SourceToken>VideoSource</tt:SourceToken>'
+        '<tt:Bounds x="0" y="0" width="640" height="480"/></trt:Configuration>'
+    )
+    codes = subcodes(device.call("trt:SetVideoSourceConfiguration", inner).body)
+    assert codes == ["Sender", "InvalidArgVal", "ConfigModify"]
+    assert device.env() == before
+
+
+@pytest.mark.parametrize(("active_high", "levels"), [("true", (0, 1)), ("false", (1, 0))])
+def test_the_relay_is_off_at_first_and_follows_its_polarity(
+    device: Device, active_high: str, levels: tuple[int, int]
+) -> None:
+    device.configure(RELAY_ENABLE="yes", RELAY_GPIO_PIN=17, RELAY_ACTIVE_HIGH=active_high)
+    gpiod = FakeGpiod()
+    relay = Relay(device.facts.config, gpiod)
+    assert (gpiod.chip, gpiod.levels) == ("/dev/gpiochip0", {17: levels[0]})
+    assert relay.set(True)
+    assert not relay.set(True)
+    assert gpiod.levels == {17: levels[1]}
+    assert not gpiod.released
+    relay.close()
+    assert gpiod.released
+
+
+def test_why_there_is_no_relay(device: Device) -> None:
+    assert refusal(device.facts.config, None) == "RELAY_ENABLE is no"
+    device.configure(RELAY_ENABLE="yes")
+    assert "PIN" in refusal(device.facts.config, None)
+    device.configure(RELAY_GPIO_PIN=17)
+    assert "missing" in refusal(device.facts.config, None)
+    assert "version 2" in refusal(device.facts.config, object())
+    assert refusal(device.facts.config, FakeGpiod()) == ""
+    assert b"RelayOutputs" not in device.call("tds:GetRelayOutputs").body.replace(b"GetRelayOutputs", b"")
+
+
+def test_a_csi_camera_has_its_own_names() -> None:
+    shown = {"min": -1.0, "max": 1.0, "default": 0.0, "value": 0.25}
+    camera = parse_csi({"Brightness": shown, "AfMode": {"min": 0, "max": 2, "value": 2}, "Noise": {"min": None}})
+    assert camera.focus_mode == "AUTO"
+    assert plan_controls(camera, {"Brightness": 0.5}, "MANUAL") == {"Brightness": 0.5, "AfMode": 0}
+    with pytest.raises(ValueError, match="goes from"):
+        plan_controls(camera, {"Brightness": 2})
+    with pytest.raises(ValueError, match="no Contrast"):
+        plan_controls(camera, {"Contrast": 1})
+
+
+def test_the_login_stands_in_the_address_only_where_that_is_wanted(device: Device) -> None:
+    from .test_schema import SETUP
+
+    device.configure(RTSP_USER="a b", RTSP_PASSWORD="p@ss")
+    login = {"user": "a b", "password": "p@ss"}
+    assert b"rtsp://10.0.0.7:8554/stream" in device.call("trt:GetStreamUri", SETUP, **login).body
+    device.configure(ONVIF_URI_CREDENTIALS="yes")
+    assert b"rtsp://a%20b:p%40ss@10.0.0.7:8554/stream" in device.call("trt:GetStreamUri", SETUP, **login).body
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol", "keys", "is_offered"),
+    [
+        ("RTP-Unicast", "UDP", {}, True),
+        ("RTP-Unicast", "HTTP", {}, False),
+        ("RTP-Multicast", "UDP", {}, False),
+        ("RTP-Multicast", "UDP", {"RTSP_PROTOCOLS": "udp,tcp,udp-mcast"}, True),
+    ],
+)
+def test_transports(device: Device, kind: str, protocol: str, keys: dict[str, str], is_offered: bool) -> None:
+    from .test_schema import SETUP
+
+    device.configure(**keys)
+    setup = SETUP.replace("RTP-Unicast", kind).replace(">RTSP<", f">{protocol}<")
+    codes = subcodes(device.call("trt:GetStreamUri", setup).body)
+    assert codes == ([] if is_offered else ["Sender", "InvalidArgVal", "InvalidStreamSetup"])
+
+
+# Events.
+
+
+def message(value: str, topic: str = RELAY_TOPIC) -> Message:
+    return Message(topic, ("RelayToken", "R1"), ("LogicalState", value), 1000.0)
+
+
+def test_a_queue_is_bounded_and_the_same_value_is_no_event() -> None:
+    points = PullPoints()
+    point = points.create(frozenset({RELAY_TOPIC}), 2000.0, now_s=1000.0)
+    for number in range(250):
+        points.publish(message("active" if number % 2 else "inactive"))
+        points.publish(message("active" if number % 2 else "inactive"))
+    points.publish(message("true", MOTION_TOPIC))
+    assert (len(point.queue), point.dropped) == (100, 150)
+
+
+def test_pull_points_end_and_unused_ones_make_room() -> None:
+    points = PullPoints()
+    first = points.create(frozenset(), 1010.0, now_s=1000.0)
+    with pytest.raises(Fault, match="unknown"):
+        points.find(first.token, now_s=1011.0)
+    used = [points.create(frozenset(), 2000.0, now_s=1000.0) for _ in range(7)]
+    for point in used:
+        point.was_pulled = True
+    idle = points.create(frozenset(), 2000.0, now_s=1000.0)
+    last = points.create(frozenset(), 2000.0, now_s=1000.0)
+    assert idle.is_ended
+    last.was_pulled = True
+    with pytest.raises(Fault, match="already"):
+        points.create(frozenset(), 2000.0, now_s=1000.0)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("PT0S", 0), ("PT1M", 60), ("P1DT2H3M4.5S", 93784.5), ("PT0.5S", 0.5)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "P", "PT", "1", "-PT1S", "PT1", "P1Y", "PT" + "9" * 400 + "S"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(Fault):
+        duration_s(text)
+
+
+def test_when_a_subscription_ends() -> None:
+    assert read_end("PT10S", now_s=1000.0) == 1010.0
+    assert read_end("1970-01-01T01:00:00Z", now_s=1000.0) == 3600.0
+    assert read_end(None, now_s=1000.0) == 1060.0
+    for wrong in ("1970-01-01T00:00:00Z", "PT0S", "yesterday"):
+        with pytest.raises(Fault):
+            read_end(wrong, now_s=1000.0)
+
+
+@pytest.mark.parametrize(
+    ("expression", "dialect", "is_right"),
+    [
+        ("tns1:Device/Trigger/Relay", "http://www.onvif.org/ver10/tev/topicExpression/ConcreteSet", True),
+        ("tns1:Device//.", "http://www.onvif.org/ver10/tev/topicExpression/ConcreteSet", True),
+        ("tns1:Device/Trigger/Relay", "http://docs.oasis-open.org/wsn/t-1/TopicExpression/Concrete", True),
+        ("tns1:Nothing", "http://docs.oasis-open.org/wsn/t-1/TopicExpression/Concrete", False),
+        ("tns1:Device/Trigger/Relay", "http://docs.oasis-open.org/wsn/t-1/TopicExpression/Full", False),
+    ],
+)
+def test_filters_are_understood_or_refused(device: Device, expression: str, dialect: str, is_right: bool) -> None:
+    device.more["has_relay"] = True
+    topic = f'<tev:Filter><wsnt:TopicExpression Dialect="{dialect}">{expression}</wsnt:TopicExpression></tev:Filter>'
+    codes = subcodes(device.call("tev:CreatePullPointSubscription", topic).body)
+    assert codes == ([] if is_right else ["Sender", "InvalidFilterFault"])
+
+
+# The name.
+
+
+class Api:
+    """A fleet API on loopback that answers one device."""
+
+    def __init__(self, body: bytes, status: int = 200) -> None:
+        outer = self
+        self.asked: list[tuple[str, str]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append((self.path, self.headers.get("X-Token-Code") or ""))
+                self.send_response(status)
+                if status == 302:
+                    self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/api"
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join(5)
+
+
+KEY = "0123456789ABCDEF0123456789ABCDEF"
+
+
+def test_the_name_comes_from_the_fleet_and_is_kept(device: Device) -> None:
+    body = json.dumps({"product_serial": "", "name": "V1-S01-00030", "device_name": "x"}).encode()
+    with Api(body) as api:
+        device.configure(MEETING_API_URL=api.url, MEETING_DEVICE_KEY=KEY, MEETING_TOKEN_CODE="abc123")
+        config = device.facts.config
+        assert naming.read_kept(device.system, config) == UNPROVISIONED
+        assert naming.ask_name(config) == "V1-S01-00030"
+        assert api.asked == [(f"/api/devices/{KEY}", "abc123")]
+    naming.keep(device.system, config, "V1-S01-00030")
+    assert device.facts.name == "V1-S01-00030"
+    assert b"V1-S01-00030" in device.call("tds:GetHostname").body
+    device.configure(MEETING_DEVICE_KEY=KEY[::-1])
+    assert device.facts.name == UNPROVISIONED
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"{}", 200), (b"no json", 200), (b"", 500), (b"", 302)])
+def test_no_name_is_no_name(device: Device, body: bytes, status: int) -> None:
+    with Api(body, status) as api:
+        device.configure(MEETING_API_URL=api.url, MEETING_DEVICE_KEY=KEY, MEETING_TOKEN_CODE="abc123")
+        with pytest.raises((Unreachable, MeetingctlError)):
+            naming.ask_name(device.facts.config)
+        assert len(api.asked) == 1
+
+
+def test_asking_again_slows_down() -> None:
+    assert 3000 < naming.pause_s(0) < 4000
+    assert 25 < naming.pause_s(1) < 34
+    assert naming.pause_s(50) < 4000
+
+
+def test_a_broken_onvif_conf_stops_the_start(device: Device, tmp_path: Path) -> None:
+    from meetingctl.core.errors import ConfigError
+    from meetingctl.device.onvif.conf import parse_conf
+
+    for text in ("[]", "{", '{"port": "x"}', '{"port": true}', '{"port": 70000}'):
+        with pytest.raises(ConfigError):
+            parse_conf(text)
+    assert parse_conf("{}").port == 8080
+    assert not parse_conf('{"enabled": false}').enabled
+    assert parse_conf('{"port": "8081", "compat": ["synology", "other"]}').compat == {"synology"}
+
+
+def test_synology_is_met_where_it_is_asked_for(device: Device) -> None:
+    device.system.write("/etc/rpi-cam/onvif.conf", '{"compat": ["synology"]}')
+    answer = device.call("trt:CreateProfile", "<trt:Name>SynoProfile</trt:Name>")
+    assert check_response(answer.body)[0].get("token") == "MainProfile"
+    assert device.call("tds:SetNTP", "<tds:FromDHCP>true</tds:FromDHCP>").status == 200
