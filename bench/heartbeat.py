@@ -5,7 +5,11 @@ one: every route, `X-Token-Code` checked, `synchronous=FULL`, 20,000 devices so 
 The yardstick is a minimal ASGI application that answers a small JSON on the same uvicorn. The load comes from `wrk`, or
 from `load.c` beside this file when `wrk` is not installed.
 
-The claim: at least 0.18 of the bare rate.
+`--postgres` does the same on a PostgreSQL cluster of its own with fsync; its processes share the machine with the rest,
+so it has a gate of its own.
+
+The claim: at least 0.2 of the bare rate, on a machine that is otherwise idle. Where others work too, the rates of
+single rounds mean little: then look at `cpu`, the server's own time for an answer, and at its ratio.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-GATE = 0.18
+GATE = 0.2
+POSTGRES_GATE = 0.1
 DEVICES = 20_000
 CONNECTIONS = 64
 CODE = "A1B2C3"
@@ -39,7 +44,7 @@ function init(args) first = tonumber(args[1]) end
 local headers = {{["X-Token-Code"] = "{CODE}", ["Content-Type"] = "application/json"}}
 function request()
   counter = counter + 1
-  local key = "bench-" .. ((first + counter) % {DEVICES})
+  local key = "bench-" .. ((first + counter) % @DEVICES@)
   return wrk.format("POST", "/api/devices/" .. key .. "/online", headers, '{BODY}')
 end
 function done(summary, latency, requests)
@@ -69,14 +74,15 @@ config = uvicorn.Config(app, http="httptools", loop="uvloop", ws="none", lifespa
 uvicorn.Server(config).run(sockets=[listener])
 """
 
-_REAL = """
+REAL = """
 import sys
 from pathlib import Path
 from meetingctl.core.settings import Settings
 from meetingctl.server.run import serve_all
 def announce(text):
     print(text.split("http://")[1].split()[0].rpartition(":")[2], flush=True)
-serve_all(Settings(api_listen="127.0.0.1:0"), Path(sys.argv[1]), frozenset({"api"}), announce=announce)
+settings = Settings(api_listen="127.0.0.1:0", db_url=sys.argv[2])
+serve_all(settings, Path(sys.argv[1]), frozenset({"api"}), announce=announce)
 """
 
 
@@ -108,17 +114,16 @@ def running(program: str, *arguments: str) -> Iterator[tuple[int, int]]:
             process.stdout.close()
 
 
-def fill_database(data_dir: Path) -> None:
+def fill_database(data_dir: Path, db_url: str = "") -> None:
     """Make the devices."""
     from meetingctl.core.ids import DeviceKey
-    from meetingctl.core.settings import Settings
     from meetingctl.server.audit.chain import SYSTEM
     from meetingctl.server.db.engine import database_url, open_database
     from meetingctl.server.db.migrate import migrate
     from meetingctl.server.db.schema import devices
     from meetingctl.server.devices.store import create_device
 
-    database = open_database(database_url(Settings().db_url, data_dir))
+    database = open_database(database_url(db_url, data_dir))
     migrate(database)
     with database.writing.begin() as connection:
         create_device(connection, SYSTEM, device_key=DeviceKey("bench-0"), token_code=CODE)
@@ -127,6 +132,22 @@ def fill_database(data_dir: Path) -> None:
         del model["id"]
         connection.execute(devices.insert(), [model | {"device_key": key, "key_fold": key} for key in keys])
     database.close()
+
+
+@contextlib.contextmanager
+def postgres_cluster() -> Iterator[str]:
+    """Run a PostgreSQL cluster that keeps what it commits; give the URL of an empty database."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "server"))
+    from planes import Postgres, find_postgres
+
+    programs = find_postgres()
+    if programs is None:
+        raise SystemExit("the PostgreSQL server is not installed: apt-get install postgresql")
+    cluster = Postgres(programs, is_durable=True)
+    try:
+        yield cluster.new_database().render_as_string()
+    finally:
+        cluster.close()
 
 
 def cpu_s(pid: int) -> float:
@@ -149,11 +170,11 @@ def measure(port: int, pid: int, seconds: int, load: list[str], first: int = 0) 
     return Measured(requests, requests / duration_us * 1e6, p50_us / 1000, p99_us / 1000, used_s / requests * 1e6)
 
 
-def load_generator(folder: Path) -> list[str]:
+def load_generator(folder: Path, devices: int = DEVICES) -> list[str]:
     """Return the command of the load generator; seconds, port and first device follow."""
     if wrk := shutil.which("wrk"):
         script = folder / "load.lua"
-        script.write_text(_LUA)
+        script.write_text(_LUA.replace("@DEVICES@", str(devices)))
         shell = f'exec {wrk} -t1 -c{CONNECTIONS} -d"$1"s -s {script} "http://127.0.0.1:$2/" -- "$3"'
         return ["/bin/sh", "-c", shell, "load"]
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -161,7 +182,7 @@ def load_generator(folder: Path) -> list[str]:
         raise SystemExit("neither wrk nor a C compiler is installed: apt-get install wrk")
     program = folder / "load"
     subprocess.run([compiler, "-O2", "-o", program, Path(__file__).with_name("load.c")], check=True)
-    return [str(program), str(CONNECTIONS), str(DEVICES), CODE, BODY]
+    return [str(program), str(CONNECTIONS), str(devices), CODE, BODY]
 
 
 def warm_up(port: int, pid: int, load: list[str]) -> None:
@@ -173,16 +194,16 @@ def warm_up(port: int, pid: int, load: list[str]) -> None:
     time.sleep(0.5)
 
 
-def run(seconds: int, rounds: int, folder: Path) -> dict[str, list[Measured]]:
+def run(seconds: int, rounds: int, folder: Path, db_url: str = "") -> dict[str, list[Measured]]:
     """Measure in turns."""
-    fill_database(folder)
+    fill_database(folder, db_url)
     load = load_generator(folder)
     results: dict[str, list[Measured]] = {"bare": [], "heartbeat": []}
     for number in range(rounds):
         order = ("bare", "heartbeat") if number % 2 == 0 else ("heartbeat", "bare")
         for name in order:
-            arguments = () if name == "bare" else (str(folder),)
-            with running(_BARE if name == "bare" else _REAL, *arguments) as (port, pid):
+            arguments = () if name == "bare" else (str(folder), db_url)
+            with running(_BARE if name == "bare" else REAL, *arguments) as (port, pid):
                 with socket.create_connection(("127.0.0.1", port), timeout=10):
                     pass
                 warm_up(port, pid, load)
@@ -195,9 +216,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=5, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each server")
     parser.add_argument("--dir", type=Path, help="where the database lies (default: a temporary folder)")
+    parser.add_argument("--postgres", action="store_true", help="on PostgreSQL instead of SQLite")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.dir, prefix="meetingctl-bench-") as folder:
-        results = run(options.seconds, options.rounds, Path(folder))
+    gate = POSTGRES_GATE if options.postgres else GATE
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=options.dir, prefix="meetingctl-bench-"))
+        db_url = stack.enter_context(postgres_cluster()) if options.postgres else ""
+        results = run(options.seconds, options.rounds, Path(folder), db_url)
     ratios = [beat.rate / bare.rate for bare, beat in zip(results["bare"], results["heartbeat"], strict=True)]
     for name, measured in results.items():
         print(
@@ -207,9 +232,11 @@ def main() -> int:
             f"   cpu {statistics.median(m.cpu_us for m in measured):5.1f} us"
         )
     ratio = statistics.median(ratios)
-    print(f"ratio      {ratio:9.3f}   rounds {', '.join(f'{r:.3f}' for r in ratios)}   must be at least {GATE}")
-    print(json.dumps({"bench": "heartbeat", "ratio": round(ratio, 4), "gate": GATE, "ok": ratio >= GATE}))
-    return 0 if ratio >= GATE else 1
+    print(f"ratio      {ratio:9.3f}   rounds {', '.join(f'{r:.3f}' for r in ratios)}   must be at least {gate}")
+    cpu = [bare.cpu_us / beat.cpu_us for bare, beat in zip(results["bare"], results["heartbeat"], strict=True)]
+    print(f"ratio of CPU times {statistics.median(cpu):.3f}")
+    print(json.dumps({"bench": "heartbeat", "ratio": round(ratio, 4), "gate": gate, "ok": ratio >= gate}))
+    return 0 if ratio >= gate else 1
 
 
 if __name__ == "__main__":

@@ -211,9 +211,9 @@ class ServerProcess:
 
 
 class Postgres:
-    """A PostgreSQL cluster of our own: a socket in a folder, no TCP port, no fsync."""
+    """A PostgreSQL cluster of our own: a socket in a folder, no TCP port, and no fsync unless it must be durable."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, *, is_durable: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="meetingctl-pg-"))
         identity: dict[str, Any] = {}
         if os.getuid() == 0:
@@ -233,6 +233,8 @@ class Postgres:
             "max_connections": "200",
             "autovacuum": "off",
         }
+        if is_durable:  # as an installation is: for benchmarks
+            options |= {"fsync": "on", "full_page_writes": "on", "autovacuum": "on"}
         argv = [programs / "postgres", "-D", cluster]
         argv += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("wb") as log:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
+from typing import Any
 
 import pytest
 from planes import CODE, Fleet, MakeFleet
 
+from meetingctl.core.errors import Busy
 from meetingctl.server.audit.chain import SYSTEM
 from meetingctl.server.db.schema import api_keys, devices
 from meetingctl.server.devices import index as index_module
-from meetingctl.server.devices.index import DeviceIndex
+from meetingctl.server.devices.index import DeviceFacts, DeviceIndex, Lookups
 from meetingctl.server.identity.keys import revoke_key
 
 ONLINE = "/api/devices/cam-1/online"
@@ -143,3 +146,62 @@ def test_the_last_admin_key_stays(fleet: Fleet) -> None:
     fleet.call("POST", "/api/keys", key=fleet.admin, json={"name": "second", "role": "admin"})
     assert fleet.call("DELETE", f"/api/keys/{public_id}", key=fleet.admin).status_code == 200
     assert fleet.call("DELETE", "/api/keys/000000000000", key=fleet.admin).status_code in (401, 404)
+
+
+def test_devices_that_are_asked_for_at_once_share_queries(any_fleet: Fleet) -> None:
+    keys = [f"cam-{number}" for number in range(30)]
+    for key in keys:
+        any_fleet.device(key)
+    queries = []
+
+    class CountingIndex(DeviceIndex):
+        def find_many(self, device_keys):
+            queries.append(list(device_keys))
+            return super().find_many(device_keys)
+
+    lookups = Lookups(CountingIndex(any_fleet.database))
+
+    async def ask() -> list[DeviceFacts | None]:
+        return await asyncio.gather(*(lookups.find(key) for key in [*keys, "nobody", *keys]))
+
+    found = any_fleet.loop.run(ask())
+    assert [facts and facts.device_key for facts in found] == [*keys, None, *keys]
+    assert sorted(key for query in queries for key in query) == sorted([*keys, "nobody"]), "each key once"
+    assert len(queries) <= 3
+
+
+def test_a_failed_lookup_reaches_everybody_and_the_next_one_works(fleet: Fleet) -> None:
+    fleet.device()
+
+    class FailingIndex(DeviceIndex):
+        is_broken = True
+
+        def find_many(self, device_keys):
+            if self.is_broken:
+                raise Busy("Database busy")
+            return super().find_many(device_keys)
+
+    index = FailingIndex(fleet.database)
+    lookups = Lookups(index)
+
+    async def ask() -> list[Any]:
+        return await asyncio.gather(*(lookups.find("cam-1") for _ in range(3)), return_exceptions=True)
+
+    assert [type(outcome) for outcome in fleet.loop.run(ask())] == [Busy] * 3
+    index.is_broken = False
+    assert [facts.device_key for facts in fleet.loop.run(ask())] == ["cam-1"] * 3
+
+
+def test_a_caller_that_goes_away_takes_nothing_from_the_others(fleet: Fleet) -> None:
+    fleet.device()
+    lookups = Lookups(DeviceIndex(fleet.database))
+
+    async def ask() -> Any:
+        first, second = asyncio.create_task(lookups.find("cam-1")), asyncio.create_task(lookups.find("cam-1"))
+        await asyncio.sleep(0)
+        first.cancel()
+        facts = await second
+        assert first.cancelled() or await asyncio.wait([first])
+        return facts
+
+    assert fleet.loop.run(ask()).device_key == "cam-1"

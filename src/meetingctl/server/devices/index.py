@@ -7,8 +7,10 @@ long a revoked credential works in a process that did not hear.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -17,6 +19,7 @@ from meetingctl.server.db.schema import devices, presence
 
 CAPACITY = 250_000
 SHARED_S = 5.0
+MOST_AT_ONCE = 500
 
 
 class DeviceFacts:
@@ -48,21 +51,19 @@ class DeviceFacts:
         self.fresh_until_s = fresh_until_s
 
 
-_SELECT = (
-    sa.select(
-        devices.c.id,
-        devices.c.device_key,
-        devices.c.token_code,
-        devices.c.device_token_sha256,
-        devices.c.authorized,
-        devices.c.generation,
-        presence.c.last_seen_ms,
-        presence.c.ip_address,
-        presence.c.authenticated,
-    )
-    .select_from(devices.outerjoin(presence))
-    .where(devices.c.device_key == sa.bindparam("device_key"))
-)
+_FACTS = sa.select(
+    devices.c.id,
+    devices.c.device_key,
+    devices.c.token_code,
+    devices.c.device_token_sha256,
+    devices.c.authorized,
+    devices.c.generation,
+    presence.c.last_seen_ms,
+    presence.c.ip_address,
+    presence.c.authenticated,
+).select_from(devices.outerjoin(presence))
+_SELECT = _FACTS.where(devices.c.device_key == sa.bindparam("device_key"))
+_SELECT_MANY = _FACTS.where(devices.c.device_key.in_(sa.bindparam("device_keys", expanding=True)))
 
 
 class DeviceIndex:
@@ -99,6 +100,17 @@ class DeviceIndex:
             self._forgotten += 1
             self._facts.clear()
 
+    def find_many(self, device_keys: Sequence[str]) -> dict[str, DeviceFacts]:
+        """Return the facts of those devices that exist. One query, whatever is cached."""
+        forgotten = self._forgotten
+        with self._database.read() as connection:
+            rows = connection.execute(_SELECT_MANY, {"device_keys": device_keys}).mappings().all()
+        found = {facts.device_key: facts for facts in (self._publish(row, forgotten) for row in rows)}
+        for device_key in device_keys:
+            if device_key not in found:
+                self._facts.pop(device_key, None)
+        return found
+
     def _load(self, device_key: str) -> DeviceFacts | None:
         forgotten = self._forgotten
         with self._database.read() as connection:
@@ -106,8 +118,12 @@ class DeviceIndex:
         if row is None:
             self._facts.pop(device_key, None)
             return None
+        return self._publish(row, forgotten)
+
+    def _publish(self, row: sa.RowMapping, forgotten: int) -> DeviceFacts:
+        """Keep what was read, unless something changed since `forgotten`."""
         with self._publishing:
-            old = self.cached(device_key)
+            old = self.cached(row["device_key"])
             if old is not None:  # several requests missed at once: all go on with the same object
                 return old
             facts = DeviceFacts(row, time.monotonic() + self._life_s)
@@ -123,3 +139,57 @@ class DeviceIndex:
         if stale is not None:
             facts.last_seen_ms = max(facts.last_seen_ms, stale.last_seen_ms)
         self._facts[facts.device_key] = facts
+
+
+class Lookups:
+    """Find devices for coroutines: those that are asked for while a query runs share the next one.
+
+    A look-up alone costs a thread and a round trip; under load, both are for hundreds of devices.
+    """
+
+    def __init__(self, index: DeviceIndex) -> None:
+        self._index = index
+        self._wanted: dict[str, asyncio.Future[DeviceFacts | None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def find(self, device_key: str) -> DeviceFacts | None:
+        """Return the facts of a device, None when there is no such device. Raises: what the database says."""
+        wanted = self._wanted.get(device_key)
+        if wanted is None:
+            wanted = self._wanted[device_key] = asyncio.get_running_loop().create_future()
+            wanted.add_done_callback(_look_at)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return await asyncio.shield(wanted)  # one caller that goes away takes nothing from the others
+
+    async def _run(self) -> None:
+        try:
+            while self._wanted:
+                keys = list(self._wanted)[:MOST_AT_ONCE]
+                batch = {key: self._wanted.pop(key) for key in keys}
+                await self._answer(batch)
+        finally:
+            self._task = None
+            for future in self._wanted.values():  # only when the loop ends
+                future.cancel()
+            self._wanted.clear()
+
+    async def _answer(self, batch: dict[str, asyncio.Future[DeviceFacts | None]]) -> None:
+        try:
+            found = await asyncio.to_thread(self._index.find_many, list(batch))
+        except asyncio.CancelledError:
+            for future in batch.values():
+                future.cancel()
+            raise
+        except Exception as exc:  # the boundary of the task: whoever waits must hear of it
+            for future in batch.values():
+                future.set_exception(exc)
+            return
+        for key, future in batch.items():
+            future.set_result(found.get(key))
+
+
+def _look_at(future: asyncio.Future[DeviceFacts | None]) -> None:
+    """Retrieve an error that nobody waits for any more, so that the loop does not complain."""
+    if not future.cancelled():
+        future.exception()

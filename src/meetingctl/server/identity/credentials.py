@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from meetingctl.core.secret import same_secret, sha256_hex
 from meetingctl.server.audit.chain import Actor, append
 from meetingctl.server.db.engine import Database
 from meetingctl.server.db.writer import GroupWriter
-from meetingctl.server.devices.index import DeviceFacts, DeviceIndex
+from meetingctl.server.devices.index import DeviceFacts, DeviceIndex, Lookups
 from meetingctl.server.devices.scope import is_covered
 from meetingctl.server.identity.keys import KeyRing, touch_key
 from meetingctl.server.identity.principal import Principal
@@ -56,6 +57,7 @@ class CredentialCheck:
         self._database = database
         self._writer = writer
         self._index = index
+        self._lookups = Lookups(index)
         self._ring = ring
         self._by_subject = FailureLimiter(limit=FAILURES_PER_SUBJECT, window_s=WINDOW_S)
         self._by_address = FailureLimiter(limit=FAILURES_PER_ADDRESS, window_s=WINDOW_S)
@@ -95,7 +97,7 @@ class CredentialCheck:
             return facts
         if self._database.dialect == "sqlite":
             return self._index.find(device_key)
-        return await asyncio.to_thread(self._index.find, device_key)
+        return await self._lookups.find(device_key)
 
     def check_token_code(self, facts: DeviceFacts, given: Credentials) -> None:
         """Compare a token code, without regard to case and in constant time. Raises: AuthError, RateLimited."""
@@ -120,6 +122,7 @@ class CredentialCheck:
         elsewhere could lock the real device out.
         """
         now_s = time.monotonic()
+        peer = _network_of(peer)
         wait_s = self._by_address.retry_after_s(peer, now_s)
         if subject is not None and self._by_pair.has_failed((subject, peer), now_s):
             wait_s = max(wait_s, self._by_subject.retry_after_s(subject, now_s))
@@ -153,8 +156,9 @@ class CredentialCheck:
             return
         self._repeats.fail(attempt, now_s)
         self._by_subject.fail(subject, now_s)
-        self._by_pair.fail((subject, given.peer), now_s)
-        self._by_address.fail(given.peer, now_s)
+        network = _network_of(given.peer)
+        self._by_pair.fail((subject, network), now_s)
+        self._by_address.fail(network, now_s)
         actor = Actor("anonymous", given.peer, given.request_id)
         self._writer.post(lambda connection: append(connection, actor, "credential.refuse", subject, result="refused"))
 
@@ -189,6 +193,16 @@ class CredentialCheck:
                 self._ring.keep(key_text, found, time.monotonic())
                 return found
             return self._ring.verify(connection, key_text, time.monotonic())
+
+
+def _network_of(peer: str) -> str:
+    """Return what counts as one guesser: an IPv4 address, or the /64 that a single IPv6 line has to choose from."""
+    if ":" not in peer:
+        return peer
+    try:
+        return str(ipaddress.IPv6Network((peer.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return peer
 
 
 def device_principal(facts: DeviceFacts) -> Principal:
