@@ -262,3 +262,14 @@ def test_a_request_cut_off_in_its_body_changes_nothing(live: Live) -> None:
                 connection.sendall(half)
         assert client.get("/api").status_code == 200
         assert client.get("/api/devices/cam-1").json()["last_seen"] is None
+
+
+def test_one_ipv6_line_is_one_guesser(fleet: Fleet) -> None:
+    fleet.device()
+    statuses = [
+        fleet.call("GET", "/api/devices/cam-1", code=f"00{number:04X}", peer=f"2001:db8::{number + 1:x}").status_code
+        for number in range(30)
+    ]
+    assert set(statuses) == {401, 429}
+    assert statuses[-1] == 429
+    assert fleet.call("GET", "/api/devices/cam-1", code=CODE, peer="2001:db8:0:1::1").status_code == 200

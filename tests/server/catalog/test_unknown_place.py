@@ -28,3 +28,16 @@ def test_strict_servers_refuse_it(make_fleet: MakeFleet) -> None:
     answer = create(fleet, "cam-1")
     assert (answer.status_code, answer.json()) == (400, {"error": "Unknown device type rpi"})
     assert fleet.call("GET", "/api/devices/cam-1", key=fleet.admin).status_code == 404
+
+
+def test_both_spellings_are_read(fleet: Fleet) -> None:
+    for path, body in (
+        ("create-type", {"device_type": "rpi"}),
+        ("create-distribution", {"device_type": "rpi", "distribution": "d1"}),
+    ):
+        assert fleet.call("POST", f"/api/flash/{path}", key=fleet.admin, json=body).status_code == 200
+    path = "/api/admin/updates/versions?devicetype=rpi&distribution=d1"
+    assert fleet.call("GET", path, key=fleet.admin).status_code in (200, 404)
+    fleet.device()
+    path = "/api/forcecommand/get_device_key?devicekey=cam-1"
+    assert fleet.call("GET", path, key=fleet.admin).json() == {"status": "not_found"}

@@ -241,7 +241,11 @@ def suggest_version(
 
 
 async def _manifest_body(request: Request) -> dict[str, Any]:
-    return check_manifest(await read_json(request))
+    try:
+        value = await read_json(request)
+    except InvalidInput:
+        raise InvalidInput("Invalid manifest", hint="a manifest is a JSON object") from None
+    return check_manifest(value)
 
 
 @router.post("/api/builder/start", **describe(StartReply))

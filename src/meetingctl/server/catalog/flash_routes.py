@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from meetingctl.core.errors import InvalidInput, NotFound
@@ -74,7 +74,11 @@ class UploadReply(SuccessReply):
 
 
 class TypeBody(Body):
-    devicetype: Text = with_error("Invalid device type")
+    """Both spellings are read (decision D-CASE)."""
+
+    devicetype: Text = Field(
+        validation_alias=AliasChoices("devicetype", "device_type"), json_schema_extra={"error": "Invalid device type"}
+    )
 
 
 class TypeReply(SuccessReply):
@@ -82,7 +86,10 @@ class TypeReply(SuccessReply):
 
 
 class DistributionBody(Body):
-    devicetype: Text = with_error("Invalid device type or distribution")
+    devicetype: Text = Field(
+        validation_alias=AliasChoices("devicetype", "device_type"),
+        json_schema_extra={"error": "Invalid device type or distribution"},
+    )
     distribution: Text = with_error("Invalid device type or distribution")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 
@@ -17,20 +18,27 @@ MOST_BYTES = 1024
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 # The hash of no password: checking one against it takes as long as against any other.
 _NOBODY = f"$argon2id$v=19$m=19456,t=2,p=1${'A' * 22}${'A' * 43}"
-_AT_ONCE = 2  # each takes 19 MiB and a core
+_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)  # each takes 19 MiB and a core; the other half answers requests
+_MOST_WAITING = 4  # each holds a thread that other requests need
 _WAIT_S = 5.0
 _slots = threading.BoundedSemaphore(_AT_ONCE)
+_queue = threading.BoundedSemaphore(_AT_ONCE + _MOST_WAITING)
 
 
 @contextlib.contextmanager
 def hashing_slot() -> Iterator[None]:
-    """Hold one of the few places where passwords are hashed. Raises: Busy when none gets free in time."""
-    if not _slots.acquire(timeout=_WAIT_S):
+    """Hold one of the few places where passwords are hashed. Raises: Busy when too many wait, or none gets free."""
+    if not _queue.acquire(blocking=False):
         raise Busy("Busy", retry_after_s=1)
     try:
-        yield
+        if not _slots.acquire(timeout=_WAIT_S):
+            raise Busy("Busy", retry_after_s=1)
+        try:
+            yield
+        finally:
+            _slots.release()
     finally:
-        _slots.release()
+        _queue.release()
 
 
 def check_strength(password: str) -> None:

@@ -367,7 +367,7 @@ def validate_device_key(
 
 
 def _named_device(request: Request) -> str:
-    device_key = request.query_params.get("device_key", "")
+    device_key = request.query_params.get("device_key") or request.query_params.get("devicekey", "")
     if not device_key:
         raise InvalidInput("Missing device_key")
     return device_key
@@ -375,7 +375,8 @@ def _named_device(request: Request) -> str:
 
 async def _asker(request: Request) -> Principal:
     access = Access(Role.OPERATOR, device=True, services=("sshd",), loopback=True)
-    return await authorize(request, access, request.query_params.get("device_key"))
+    named = request.query_params.get("device_key") or request.query_params.get("devicekey")
+    return await authorize(request, access, named)
 
 
 @router.get(

@@ -42,8 +42,8 @@ def describe_admin(reply: Any, *errors: int, **more: Any) -> dict[str, Any]:
 
 
 def query_text(request: Request, name: str) -> str | None:
-    """Return a text of the query, None when it is absent or empty."""
-    return request.query_params.get(name) or None
+    """Return a text of the query, None when it is absent or empty; `device_type` may be `devicetype` (D-CASE)."""
+    return request.query_params.get(name) or request.query_params.get(name.replace("_", "")) or None
 
 
 def need_text(request: Request, name: str) -> str:
