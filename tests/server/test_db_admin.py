@@ -128,6 +128,26 @@ def test_query_refuses_to_write(any_fleet: Fleet, sql: str) -> None:
 
 
 @pytest.mark.real
+def test_check_finds_what_a_broken_restore_leaves(postgres_fleet: Fleet) -> None:
+    fleet = postgres_fleet
+    fleet.device()
+    settings = settings_of(fleet)
+    assert admin.check(settings, fleet.data_dir)["problems"] == []
+    for statement in (
+        "SELECT setval(pg_get_serial_sequence('devices', 'id'), 1, false)",
+        "UPDATE devices SET id = 5",
+        "ALTER TABLE connection_logs ADD CONSTRAINT later CHECK (id > 0) NOT VALID",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_connection_logs_at_ms'::regclass",
+    ):
+        fleet.write(lambda connection, text=statement: connection.exec_driver_sql(text))
+    assert admin.check(settings, fleet.data_dir)["problems"] == [
+        "index: ix_connection_logs_at_ms is not valid",
+        "reference: later of connection_logs is not valid",
+        "numbers: devices would give out ids that are taken",
+    ]
+
+
+@pytest.mark.real
 def test_a_transaction_cannot_be_left_to_write(postgres_url: sa.URL, tmp_path: Path) -> None:
     settings = Settings(db_url=postgres_url.render_as_string())
     for sql in (

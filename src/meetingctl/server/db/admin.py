@@ -87,6 +87,8 @@ def check(settings: Settings, data_dir: Path) -> dict[str, Any]:
                 f"reference: {row[0]} row {row[1]} points to a missing {row[2]}"
                 for row in connection.exec_driver_sql("PRAGMA foreign_key_check")
             ]
+        else:
+            problems += _check_postgresql(connection)
         revision = current_revision(connection)
         if revision != HEAD:
             problems.append(f"revision: {revision or 'none'}, newest is {HEAD}")
@@ -96,6 +98,25 @@ def check(settings: Settings, data_dir: Path) -> dict[str, Any]:
             problems.append(f"audit: record {first_bad} does not fit the chain")
         problems += _check_files(data_dir, connection)
     return {"ok": not problems, "problems": problems, "audit_records": records}
+
+
+def _check_postgresql(connection: sa.Connection) -> list[str]:
+    """Look for what a broken restore or a cut-off command leaves: PostgreSQL itself keeps pages and references."""
+    indexes = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1"
+    problems = [f"index: {name} is not valid" for name in connection.exec_driver_sql(indexes).scalars()]
+    references = "SELECT conrelid::regclass::text, conname FROM pg_constraint WHERE NOT convalidated ORDER BY 1, 2"
+    problems += [f"reference: {name} of {table} is not valid" for table, name in connection.exec_driver_sql(references)]
+    present = set(sa.inspect(connection).get_table_names())
+    for table in metadata.sorted_tables:
+        column = table.autoincrement_column
+        if column is None or table.name not in present:
+            continue
+        sequence = connection.execute(sa.select(sa.func.pg_get_serial_sequence(table.name, column.name))).scalar()
+        highest = connection.execute(sa.select(sa.func.max(column))).scalar() or 0
+        newest = f"SELECT last_value FROM {sequence}"  # noqa: S608 - a name that PostgreSQL gave us, quoted
+        if sequence is None or connection.exec_driver_sql(newest).scalar_one() < highest:
+            problems.append(f"numbers: {table.name} would give out {column.name}s that are taken")
+    return problems
 
 
 def _check_files(data_dir: Path, connection: sa.Connection) -> list[str]:

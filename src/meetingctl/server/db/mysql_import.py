@@ -49,6 +49,12 @@ _KNOWN_DEVICES = 20_000
 _DEEPEST = 64
 _FORBIDDEN_USERS = frozenset({"root"})
 
+# Made once: for each of many rows, making a statement would take longer than running it.
+_FIND_DEVICE = sa.select(devices.c.id, devices.c.device_key).where(devices.c.key_fold == sa.bindparam("fold"))
+_FIND_SERIAL = sa.select(devices.c.id).where(devices.c.product_serial == sa.bindparam("serial"))
+_ADD_DEVICE = devices.insert().returning(devices.c.id)
+_ADD_PRESENCE = presence.insert()
+
 
 @dataclass(slots=True)
 class Tally:
@@ -197,7 +203,7 @@ class _Import:
 
     def take_device(self, row: rows.Row) -> bool:
         notes = rows.Notes()
-        values, seen, _ = rows.device_values(row, notes)
+        values, seen = rows.device_values(row, notes)
         found = self._find_folded(values["key_fold"])
         if found is not None:
             if found.device_key != values["device_key"]:
@@ -205,24 +211,26 @@ class _Import:
             self._remember(row, found.id)
             return False
         serial = values["product_serial"]
-        if serial and self._one(sa.select(devices.c.id).where(devices.c.product_serial == serial)) is not None:
+        if serial and self._one(_FIND_SERIAL, serial=serial) is not None:
             notes.add(f"serial {serial} is another device's: it got a new one")
             serial = None
         values["product_serial"] = serial or (new_serial(values["device_type"]) if values["device_type"] else None)
         values["created_at_ms"] = values["created_at_ms"] or self._now_ms
         values = {"token_code": new_token_code(), **new_device_secrets(values["device_key"]), **values}
-        device_id = int(self._connection.execute(devices.insert().values(values).returning(devices.c.id)).scalar_one())
+        device_id = int(self._connection.execute(_ADD_DEVICE, values).scalar_one())
         if seen is not None:
-            self._connection.execute(presence.insert().values(device_id=device_id, **seen))
+            self._connection.execute(_ADD_PRESENCE, {"device_id": device_id, **seen})
         self._remember(row, device_id)
         self._tell("devices", values["device_key"], notes)
         return True
 
     def take_parent(self, row: rows.Row) -> bool:
         """Name the parent of a device that came with this import."""
-        own, above = self._find_device(row), rows.original_id(row, "parent_id")
-        key = rows.device_values(row, rows.Notes())[2]
-        if own is None or own <= self._device_before or (key is None and above is None):
+        key, above = rows.parent_key_of(row), rows.original_id(row, "parent_id")
+        if key is None and above is None:
+            return False
+        own = self._find_device(row)
+        if own is None or own <= self._device_before:
             return False
         parent = self._device_ids.get(above or 0) if key is None else self._find_key(key)
         if parent is None or own in self._ancestors(parent):
@@ -380,8 +388,7 @@ class _Import:
         return self._known[fold]
 
     def _find_folded(self, fold: str) -> Any:
-        query = sa.select(devices.c.id, devices.c.device_key).where(devices.c.key_fold == fold)
-        return self._connection.execute(query).first()
+        return self._connection.execute(_FIND_DEVICE, {"fold": fold}).first()
 
     def _ancestors(self, device_id: int) -> set[int]:
         found: set[int] = set()
@@ -391,8 +398,8 @@ class _Import:
             above = self._one(sa.select(devices.c.parent_id).where(devices.c.id == above))
         return found
 
-    def _one(self, query: Any) -> int | None:
-        value = self._connection.execute(query).scalar()
+    def _one(self, query: Any, **values: Any) -> int | None:
+        value = self._connection.execute(query, values).scalar()
         return None if value is None else int(value)
 
     def _highest(self, column: sa.Column[int]) -> int:

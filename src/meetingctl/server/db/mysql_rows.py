@@ -66,8 +66,13 @@ def device_key_of(row: Row) -> str | None:
     return _text(row, *_KEY)
 
 
-def device_values(row: Row, notes: Notes) -> tuple[Values, Values | None, str | None]:
-    """Return the columns of `devices`, those of `presence` or None, and the parent's key.
+def parent_key_of(row: Row) -> str | None:
+    """Return the key of a device's parent."""
+    return _text(row, "parent_device_key", "parent_key")
+
+
+def device_values(row: Row, notes: Notes) -> tuple[Values, Values | None]:
+    """Return the columns of `devices`, and those of `presence` or None.
 
     `token_code` is absent where the original has none that could work. Raises: Skipped.
     """
@@ -101,7 +106,7 @@ def device_values(row: Row, notes: Notes) -> tuple[Values, Values | None, str | 
         notes.add("no token code of 6 hex digits: it got a new one")
     seen_ms = _time_ms(row, *_NAMES["last_seen"])
     presence = None if seen_ms is None else {"last_seen_ms": seen_ms, "authenticated": 0, **_addresses(row)}
-    return values, presence, _text(row, "parent_device_key", "parent_key")
+    return values, presence
 
 
 def _addresses(row: Row) -> Values:
