@@ -8,7 +8,7 @@ taken to be full at 70 % of a core, because heartbeats come in bursts. The time 
 
     processes = devices / 60 s * CPU time of a heartbeat / 0.7
 
-The claim: at most 24 processes for a million devices.
+The claim: at most 12 processes for a million devices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 import heartbeat
 import lists
 
-MOST_PROCESSES = 24
+MOST_PROCESSES = 12
 FULL = 0.7
 INTERVAL_S = 60
 
