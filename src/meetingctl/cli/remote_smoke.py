@@ -13,27 +13,29 @@ from meetingctl.cli.remote_devices import Devices, on_devices, rows_of
 if TYPE_CHECKING:
     from meetingctl.core.target import Target
     from meetingctl.remote.fanout import Done, Heard, Report
-    from meetingctl.remote.smoke import Stream
+    from meetingctl.remote.smoke import Onvif, Stream
     from meetingctl.remote.visit import Visit
 
 
-@on_devices
+@on_devices()
 def check_devices(
     ctx: typer.Context,
     devices: Devices,
     only: Annotated[
-        str, typer.Option("--only", metavar="A,B", help="of units, disk, clock, rtsp, agent, heartbeat")
+        str, typer.Option("--only", metavar="A,B", help="of units, disk, clock, rtsp, onvif, agent, heartbeat")
     ] = "",
 ) -> int:
-    """Check whether devices do their work: units, disk, clock, stream, agent, heartbeat.
+    """Check whether devices do their work: units, disk, clock, stream, ONVIF, agent, heartbeat.
 
     The stream is described from here: directly where the device is reached directly, through its SSH connection where
-    it is reached through the tunnel. Agent and heartbeat are what the fleet server says of it; an address has neither.
+    it is reached through the tunnel. ONVIF is asked what a recorder asks; it needs the direct way. Agent and heartbeat
+    are what the fleet server says of it; an address has neither.
 
     Exit code: 0 when all is well, 1 when a check failed; of several devices 3 when some are not well.
 
     Examples:
       meetingctl remote smoke demo-cam
+      meetingctl remote smoke demo-cam --only onvif
       meetingctl remote smoke --all --only units,rtsp --json
     """
     from meetingctl.remote.smoke import choose_checks
@@ -47,7 +49,7 @@ def check_devices(
 
             async def work(visit: Visit) -> Done:
                 fleet = access.finder.client if access.finder else None
-                return _fold(str(target), await run_checks(Round(visit, fleet, _find_stream), names))
+                return _fold(str(target), await run_checks(Round(visit, fleet, _find_stream, _find_onvif), names))
 
             return await chosen.visit_one(access, target, heard, work)
 
@@ -86,6 +88,29 @@ async def _find_stream(visit: Visit) -> Stream:
         return f"{len(media)} media: {', '.join(item.kind for item in media)}"
 
     return Stream(config.rtsp_port, ask)
+
+
+async def _find_onvif(visit: Visit) -> Onvif | None:
+    """Read port and login of the ONVIF service from the device's files."""
+    from meetingctl.core.layout import CONFIG_ENV, ONVIF_CONF
+    from meetingctl.core.secret import Secret
+    from meetingctl.device.config import load_config
+    from meetingctl.device.config.envfile import parse_env
+    from meetingctl.device.onvif.conf import login_of, parse_conf
+    from meetingctl.remote.onvif import inspect_camera
+    from meetingctl.remote.smoke import DESCRIBE_S, Onvif
+    from meetingctl.remote.visit import Privilege
+
+    conf = parse_conf((await visit.answer(f"cat {ONVIF_CONF}", privilege=Privilege.wanted)).stdout)
+    env = await visit.answer(f"cat {CONFIG_ENV}", privilege=Privilege.wanted)
+    login = login_of(load_config(parse_env(env.stdout)).config, conf)
+    user, password = (login.user, login.password) if login else ("", Secret(""))
+
+    def ask(host: str, port: int) -> str:
+        facts = inspect_camera(host, port, user, password, timeout_s=DESCRIBE_S)
+        return f"{facts['model']} {facts['firmware']}, profiles {', '.join(facts['profiles'])}"
+
+    return Onvif(conf.port, ask) if conf.enabled else None
 
 
 def _show(run: Invocation, reports: Sequence[Report]) -> None:

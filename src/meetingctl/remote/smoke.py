@@ -16,7 +16,7 @@ import asyncssh
 from meetingctl.client import FleetClient
 from meetingctl.core.clock import now_ms, parse_wire
 from meetingctl.core.errors import MeetingctlError, Unreachable, UsageError
-from meetingctl.core.layout import CACHE_DIR, RECOVERY_UNIT, UNITS
+from meetingctl.core.layout import CACHE_DIR, ONVIF_UNIT, RECOVERY_UNIT, UNITS
 from meetingctl.core.target import DeviceTarget
 from meetingctl.remote.parsers import parse_df, parse_number
 from meetingctl.remote.services import UnitState, read_states
@@ -45,12 +45,24 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Onvif:
+    """Where the ONVIF service of a device is; `inspect` asks at a host and port what a recorder asks."""
+
+    port: int
+    inspect: Callable[[str, int], str]
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
-    """What the checks of one device may use; `fleet` is None when no server is known."""
+    """What the checks of one device may use; `fleet` is None when no server is known.
+
+    `find_onvif` gives None where the service is switched off.
+    """
 
     visit: Visit
     fleet: FleetClient | None
     find_stream: Callable[[Visit], Awaitable[Stream]]
+    find_onvif: Callable[[Visit], Awaitable[Onvif | None]] | None = None
 
 
 async def check_units(round_: Round) -> Finding:
@@ -103,11 +115,28 @@ async def check_heartbeat(round_: Round) -> Finding:
     return Finding(None, "an address has no record in the fleet")
 
 
+async def check_onvif(round_: Round) -> Finding:
+    """A recorder could add the camera: it connects, finds profiles and addresses, and pulls events.
+
+    The service tells the address at which it was reached, so it must be reached directly.
+    """
+    states = await read_states(round_.visit, (ONVIF_UNIT,))
+    if round_.find_onvif is None or not any(state.is_active for state in states):
+        return Finding(None, f"{ONVIF_UNIT} does not run")
+    if round_.visit.route.way == "tunnel":
+        return Finding(None, "recorders reach the device directly, which is not possible from here")
+    service = await round_.find_onvif(round_.visit)
+    if service is None:
+        return Finding(None, "switched off in onvif.conf")
+    return Finding(True, await asyncio.to_thread(service.inspect, round_.visit.route.host, service.port))
+
+
 CHECKS: Mapping[str, Callable[[Round], Awaitable[Finding]]] = {
     "units": check_units,
     "disk": check_disk,
     "clock": check_clock,
     "rtsp": check_rtsp,
+    "onvif": check_onvif,
     "agent": check_agent,
     "heartbeat": check_heartbeat,
 }

@@ -292,7 +292,14 @@ class StreamDaemon:
             return self.call(self.status)
         if line == "reload":
             return {"ok": True, **self.call(self.reload, timeout_s=_RELOAD_TIMEOUT_S)}
-        raise InvalidInput("commands are status and reload")
+        if line == "keyframe":
+            return self.call(self._request_keyframes)
+        raise InvalidInput("commands are status, reload and keyframe")
+
+    def _request_keyframes(self) -> dict[str, Any]:
+        for mount in self._stage.mounts():
+            mount.request_keyframe()
+        return {"ok": True}
 
     def _open_http(self) -> None:
         snapshot = Snapshot(self._gst, lambda: self._stage.local_url)
