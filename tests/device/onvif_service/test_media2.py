@@ -1,0 +1,94 @@
+"""Media2: behind its switch, complete, and telling the same as Media1."""
+
+from __future__ import annotations
+
+import pytest
+
+from meetingctl.device.onvif.device_service import services_of
+from meetingctl.device.onvif.dispatch import TABLE
+from meetingctl.device.onvif.soap import NAMESPACES, qname
+
+from .conftest import Device
+from .schemas import check_response, subcodes
+
+# What Media2 of version 16.12 makes mandatory for a device with fixed profiles, video and audio.
+NEEDED = {
+    "GetServiceCapabilities", "GetProfiles", "CreateProfile", "DeleteProfile", "AddConfiguration",
+    "RemoveConfiguration", "GetStreamUri", "GetSnapshotUri", "SetSynchronizationPoint",
+    "GetVideoSourceConfigurations", "GetVideoSourceConfigurationOptions", "SetVideoSourceConfiguration",
+    "GetVideoEncoderConfigurations", "GetVideoEncoderConfigurationOptions", "SetVideoEncoderConfiguration",
+    "GetVideoEncoderInstances", "GetAudioSourceConfigurations", "GetAudioSourceConfigurationOptions",
+    "GetAudioEncoderConfigurations", "GetAudioEncoderConfigurationOptions",
+}  # fmt: skip
+PROFILE = "<tr2:ProfileToken>MainProfile</tr2:ProfileToken>"
+CONFIG = (
+    '<tr2:Configuration token="VideoEncoderConfig" GovLength="60" Profile="High"><tt:Encoding>H264</tt:Encoding>'
+    "<tt:Resolution><tt:Width>640</tt:Width><tt:Height>480</tt:Height></tt:Resolution>"
+    "<tt:RateControl><tt:FrameRateLimit>10</tt:FrameRateLimit><tt:BitrateLimit>900</tt:BitrateLimit></tt:RateControl>"
+    "</tr2:Configuration>"
+)
+
+
+@pytest.fixture
+def media2(device: Device) -> Device:
+    device.system.write("/etc/rpi-cam/onvif.conf", '{"media2": true}')
+    device.configure(SUBSTREAM_ENABLE="yes")
+    device.more["stream"] = {"sound": "aac", "source": "usb"}
+    return device
+
+
+def test_it_is_complete() -> None:
+    assert {name for namespace, name in TABLE if namespace == NAMESPACES["tr2"]} >= NEEDED
+
+
+def test_it_is_there_only_behind_its_switch(device: Device, media2: Device) -> None:
+    assert "tr2" in services_of(media2.facts)
+    assert b"Profile/T" in media2.call("tds:GetScopes").body
+    device.system.write("/etc/rpi-cam/onvif.conf", "{}")
+    assert "tr2" not in services_of(device.facts)
+    assert subcodes(device.call("tr2:GetProfiles").body) == ["Receiver", "ActionNotSupported"]
+    assert b"ver20/media" not in device.call("tds:GetServices", "<tds:IncludeCapability>true</tds:IncludeCapability>").body.partition(b"<s:Body>")[2]  # fmt: skip # noqa: E501
+
+
+@pytest.mark.parametrize("name", sorted(NEEDED - {"CreateProfile", "DeleteProfile", "RemoveConfiguration"}))
+def test_every_operation_answers(media2: Device, name: str) -> None:
+    inner = {
+        "GetProfiles": "<tr2:Type>All</tr2:Type>",
+        "GetStreamUri": f"<tr2:Protocol>RTSP</tr2:Protocol>{PROFILE}",
+        "SetVideoEncoderConfiguration": CONFIG,
+        "SetVideoSourceConfiguration": '<tr2:Configuration token="VideoSourceConfig"/>',
+        "GetVideoEncoderInstances": "<tr2:ConfigurationToken>VideoSourceConfig</tr2:ConfigurationToken>",
+    }.get(name, PROFILE if name in {"GetSnapshotUri", "SetSynchronizationPoint", "AddConfiguration"} else "")
+    answer = media2.call(f"tr2:{name}", inner)
+    assert answer.status == 200, answer.body
+    assert check_response(answer.body).tag == qname(f"tr2:{name}Response")
+
+
+def test_profiles_are_fixed(media2: Device) -> None:
+    assert subcodes(media2.call("tr2:CreateProfile", "<tr2:Name>x</tr2:Name>").body)[-1] == "MaxNVTProfiles"
+    deleted = media2.call("tr2:DeleteProfile", "<tr2:Token>MainProfile</tr2:Token>")
+    assert subcodes(deleted.body)[-1] == "DeletionOfFixedProfile"
+    assert subcodes(media2.call("tr2:RemoveConfiguration", PROFILE).body)[-1] == "ActionNotSupported"
+
+
+def test_what_is_set_is_read_back_by_both_services(media2: Device) -> None:
+    assert media2.call("tr2:SetVideoEncoderConfiguration", CONFIG).status == 200
+    new = check_response(media2.call("tr2:GetVideoEncoderConfigurations").body)[0]
+    assert (new.get("GovLength"), new.get("Profile")) == ("60", "High")
+    assert new.findtext(".//{*}BitrateLimit") == "900"
+    old = check_response(media2.call("trt:GetVideoEncoderConfigurations").body)[0]
+    assert [old.findtext(f".//{{*}}{name}") for name in ("Width", "GovLength", "H264Profile")] == ["640", "60", "High"]
+
+
+def test_a_profile_has_only_what_was_asked_for(media2: Device) -> None:
+    def parts(inner: str) -> list[list[str]]:
+        profiles = check_response(media2.call("tr2:GetProfiles", inner).body)
+        return [
+            [item.tag.rpartition("}")[2] for item in profile.iterfind("{*}Configurations/*")] for profile in profiles
+        ]
+
+    assert parts("") == [[], []]
+    assert parts("<tr2:Type>VideoEncoder</tr2:Type>") == [["VideoEncoder"], ["VideoEncoder"]]
+    assert parts("<tr2:Token>MainProfile</tr2:Token><tr2:Type>All</tr2:Type>") == [
+        ["VideoSource", "AudioSource", "VideoEncoder", "AudioEncoder"]
+    ]
