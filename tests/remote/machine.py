@@ -64,9 +64,9 @@ IS_ROOT=1 exec "$@"
 JOURNALCTL = r"""#!/bin/sh
 S=@STATE@
 echo "journalctl $*" >>$S/calls
+case " $* " in *" --follow "*) trap 'echo ended >$S/journal_ended; exit 0' TERM HUP PIPE ;; esac
 echo "2026-11-20T10:00:00+0000 cam rtsp[1]: password=hunter22 for $*"
-case " $* " in *" -f "*|*" --follow "*)
-  trap 'echo ended >$S/journal_ended; exit 0' TERM HUP PIPE
+case " $* " in *" --follow "*)
   while :; do sleep 0.1; done ;;
 esac
 """

@@ -6,11 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meetingctl.cli.remote_facts import flatten
 from meetingctl.core.errors import UsageError
 from meetingctl.remote import parsers
-from meetingctl.remote.facts import GROUPS, choose_groups, parse_facts
+from meetingctl.remote.facts import _COMMANDS, GROUPS, choose_groups, parse_facts
 from meetingctl.remote.sections import sections_line, split_sections
 
 from .machine import reports_of
@@ -197,6 +199,31 @@ def test_facts_of_a_device_without_any_program() -> None:
     assert facts["system"]["hostname"] is None
     assert facts["camera"] == {"video_nodes": [], "v4l2": [], "csi": []}
     assert facts["kernel"] == {"messages": []}
+
+
+@given(st.data())
+def test_no_output_of_a_device_breaks_its_facts(data: st.DataObject) -> None:
+    """A device may be broken or hostile: what it prints is recorded output with pieces of anything in it."""
+    recorded = [text for _, text, _ in TABLE]
+    piece = st.one_of(st.sampled_from(recorded), st.text(max_size=60), st.sampled_from(["9" * 5000, "²", "[" * 5000]))
+    pieces = st.builds(lambda parts: "".join(parts), st.lists(piece, max_size=3))
+    names = [f"{group}.{name}" for group in GROUPS for name in _COMMANDS[group]]
+    facts = parse_facts(GROUPS, {name: data.draw(pieces) for name in names})
+    json.dumps(facts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"flags": 5, "addr_info": 7}]',
+        '[{"addr_info": [5, {"local": {}}], "operstate": []}]',
+        "[" * 100_000,
+        '{"a": 1}',
+        "null",
+    ],
+)
+def test_json_of_another_shape_is_no_error(text: str) -> None:
+    json.dumps([parsers.parse_interfaces(text), parsers.parse_default_routes(text)])
 
 
 def test_nested_facts_become_lines() -> None:

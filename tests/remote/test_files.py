@@ -21,6 +21,7 @@ from meetingctl.remote.deploy import (
     Source,
     Wish,
     list_sources,
+    parse_found,
     parse_mode,
     parse_owner,
     plan_deploy,
@@ -64,6 +65,12 @@ def source(name: str, sha256: str = ONE) -> Source:
 def test_the_plan(found, wish, steps) -> None:
     planned = plan_deploy([source("a")], found, Wish("/x", **wish))
     assert [(step.name, step.verb, step.reason) for step in planned] == steps
+
+
+@pytest.mark.parametrize("answer", [{}, {"files": 5}, {"files": {"a": 5}}, {"files": {"a": {"mode": "x"}}}])
+def test_an_answer_that_is_none_is_an_error(answer) -> None:
+    with pytest.raises(MeetingctlError, match="makes no sense"):
+        parse_found("cam", answer)
 
 
 @pytest.mark.parametrize(

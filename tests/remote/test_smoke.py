@@ -113,6 +113,26 @@ def rtsp_port() -> Iterator[int]:
         thread.join(20)
 
 
+@pytest.fixture
+def onvif_port(tmp_path) -> Iterator[int]:
+    """The real ONVIF daemon of a camera with a login."""
+    config = tmp_path / "camera" / "etc" / "rpi-cam" / "config.env"
+    config.parent.mkdir(parents=True)
+    config.write_text("RTSP_USER=admin\nRTSP_PASSWORD=s3cret\n")
+    log = tmp_path / "onvif.log"
+    argv = [sys.executable, "-P", "-m", "meetingctl.device.onvif", f"--root={tmp_path / 'camera'}", "--host=127.0.0.1"]
+    with log.open("wb") as output:
+        process = subprocess.Popen([*argv, "--port=0", "--discovery-port=0"], stderr=output)
+    ends_s = time.monotonic() + 45
+    while not (found := re.search(r"onvif ready port=(\d+) ", log.read_text())):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < ends_s
+        time.sleep(0.02)
+    yield int(found[1])
+    process.terminate()
+    process.wait(20)
+
+
 def test_a_device_that_works(here, camera, machine, rtsp_port):
     machine.unit(STREAM)
     machine.note("config.env", f"RTSP_PORT={rtsp_port}")
@@ -165,3 +185,19 @@ def test_a_stream_that_nobody_serves(here, camera, machine):
     done = here("remote", "smoke", camera.target, "-i", str(camera.identity), "--only", "rtsp")
     assert done.code == 1
     assert "rtsp\tfailed" in done.out
+
+
+def test_a_recorder_could_add_the_camera(here, camera, machine, onvif_port):
+    machine.unit("rpi-cam-onvif")
+    words = ("remote", "smoke", camera.target, "-i", str(camera.identity), "--only", "onvif", "--json")
+    machine.note("config.env", "RTSP_USER=admin\nRTSP_PASSWORD=s3cret")
+    machine.note("onvif.conf", f'{{"port": {onvif_port}}}')
+    (report,) = reports_of(here(*words).out)
+    (row,) = report["checks"]
+    assert (row["ok"], row["detail"].split(", ")[1]) == (True, "profiles MainProfile")
+    machine.note("config.env", "RTSP_USER=admin\nRTSP_PASSWORD=other")
+    done = here(*words)
+    assert done.code == 1
+    assert "refuses the login" in done.out
+    machine.note("onvif.conf", '{"enabled": false}')
+    assert "switched off" in here(*words).out

@@ -37,7 +37,7 @@ _DIFF_COLUMNS = ("target", "key", "old", "new")
 
 
 @app.command("get")
-@on_devices
+@on_devices()
 def get_values(
     ctx: typer.Context,
     devices: Devices,
@@ -67,7 +67,7 @@ def get_values(
 
 
 @app.command("list")
-@on_devices
+@on_devices()
 def list_values(
     ctx: typer.Context,
     devices: Devices,
@@ -120,7 +120,7 @@ def _read(
 
 
 @app.command("set")
-@on_devices
+@on_devices()
 def set_values(
     ctx: typer.Context,
     devices: Devices,
@@ -154,7 +154,7 @@ def set_values(
 
 
 @app.command("unset")
-@on_devices
+@on_devices()
 def unset_values(
     ctx: typer.Context,
     devices: Devices,
@@ -256,7 +256,7 @@ def _show_changes(run: Invocation, reports: Sequence[Report]) -> None:
 
 
 @app.command("diff")
-@on_devices
+@on_devices()
 def diff_file(
     ctx: typer.Context,
     devices: Devices,
@@ -304,7 +304,7 @@ def diff_file(
 
 
 @app.command("push")
-@on_devices
+@on_devices()
 def push_file(
     ctx: typer.Context,
     devices: Devices,
@@ -338,7 +338,7 @@ def push_file(
 
 
 @app.command("pull")
-@on_devices
+@on_devices()
 def pull_file(
     ctx: typer.Context,
     devices: Devices,

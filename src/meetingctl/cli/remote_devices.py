@@ -150,14 +150,26 @@ class Chosen:
         return fold_exit_code(reports)
 
 
-def on_devices(body: Body) -> Body:
+def on_devices(*, deadline: str = "5m") -> Callable[[Body], Body]:
     """Give a command the options of all commands on several devices; it gets them as its argument `devices`.
 
-    A command that declares `words` itself divides them into targets and the rest.
+    A command that declares `words` itself divides them into targets and the rest. `deadline` is the default of the
+    option: a device that hangs holds nobody up for ever.
     """
+
+    def give(body: Body) -> Body:
+        return _with_options(body, deadline)
+
+    return give
+
+
+def _with_options(body: Body, deadline: str) -> Body:
     own = inspect.signature(body).parameters
     hints = get_type_hints(body, include_extras=True)
-    shared = [parameter for parameter in _parameters(_options) if parameter.name not in own]
+    shared = [
+        parameter.replace(default=deadline) if parameter.name == "deadline" else parameter
+        for parameter in _parameters(_options)
+    ]
     first = [] if "words" in own else _parameters(_targets)
     mine = [
         parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)

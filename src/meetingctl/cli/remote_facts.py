@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meetingctl.remote.visit import Visit
 
 
-@on_devices
+@on_devices()
 def show_facts(
     ctx: typer.Context,
     devices: Devices,
@@ -66,7 +66,7 @@ def flatten(value: Any, path: str = "") -> list[tuple[str, Any]]:
     return [row for name, item in pairs for row in flatten(item, f"{path}.{name}".lstrip("."))]
 
 
-@on_devices
+@on_devices()
 def show_addresses(
     ctx: typer.Context,
     devices: Devices,

@@ -88,7 +88,7 @@ def copy_files(
     run.out.value({**facts, "destination": shown, "route": route, "size_bytes": moved_bytes}, text=shown)
 
 
-@on_devices
+@on_devices(deadline="1h")
 def deploy_files(
     ctx: typer.Context,
     devices: Devices,

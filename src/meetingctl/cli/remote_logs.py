@@ -26,7 +26,7 @@ Units = Annotated[list[str] | None, typer.Option("--unit", metavar="U", help="on
 Since = Annotated[str, typer.Option("--since", metavar="DURATION", help="only what is not older, for example 10m")]
 
 
-@on_devices
+@on_devices(deadline="0")
 def show_logs(
     ctx: typer.Context,
     devices: Devices,
@@ -119,7 +119,7 @@ def _stream_lines(chosen: Chosen, line: str) -> Callable[[Visit], Any]:
     return work
 
 
-@on_devices
+@on_devices(deadline="15m")
 def collect_logs(
     ctx: typer.Context,
     devices: Devices,

@@ -29,7 +29,7 @@ _STEP_COLUMNS = ("target", "unit", "step", "reason")
 
 
 @app.command("list")
-@on_devices
+@on_devices()
 def list_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits = None) -> int:
     """Show the states of our units, in systemd's words.
 
@@ -81,7 +81,7 @@ def _change(devices: Devices, words: Sequence[str] | None, verb: Verb, *, dry_ru
 
 
 @app.command("start")
-@on_devices
+@on_devices()
 def start_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits = None, dry_run: DryRun = False) -> int:
     """Start units; without a name all that are enabled.
 
@@ -93,7 +93,7 @@ def start_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits = N
 
 
 @app.command("stop")
-@on_devices
+@on_devices()
 def stop_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits = None, dry_run: DryRun = False) -> int:
     """Stop units; without a name all that are installed, the web page first.
 
@@ -107,7 +107,7 @@ def stop_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits = No
 
 
 @app.command("restart")
-@on_devices
+@on_devices()
 def restart_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits = None, dry_run: DryRun = False) -> int:
     """Restart units; without a name all that are installed.
 
@@ -118,7 +118,7 @@ def restart_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits =
 
 
 @app.command("enable")
-@on_devices
+@on_devices()
 def enable_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits = None, dry_run: DryRun = False) -> int:
     """Let units start with the device; they are not started now.
 
@@ -129,7 +129,7 @@ def enable_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits = 
 
 
 @app.command("disable")
-@on_devices
+@on_devices()
 def disable_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits = None, dry_run: DryRun = False) -> int:
     """Let units no longer start with the device; they are not stopped now.
 
@@ -139,7 +139,7 @@ def disable_units(ctx: typer.Context, devices: Devices, words: TargetsAndUnits =
     return _change(devices, words, "disable", dry_run=dry_run)
 
 
-@on_devices
+@on_devices(deadline="1h")
 def reboot_devices(
     ctx: typer.Context,
     devices: Devices,
@@ -162,7 +162,7 @@ def reboot_devices(
     return _change_power(chosen, "reboot", wait_s=within_s if wait else None, dry_run=dry_run)
 
 
-@on_devices
+@on_devices()
 def shut_devices_down(ctx: typer.Context, devices: Devices, dry_run: DryRun = False) -> int:
     """Switch devices off. Somebody has to go there to switch them on again, so it asks.
 

@@ -49,10 +49,11 @@ async def read_file(staging: Staging, path: str) -> FarFile:
     """Read a configuration file. Raises: AuthError, MeetingctlError."""
     privilege = privilege_for(path, staging.visit.login.user)
     answer = await staging.request({"action": "read", "paths": [path]}, privilege=privilege)
-    facts = answer["files"][path]
-    if facts is None:
-        return FarFile(path)
-    return FarFile(path, str(facts["text"]), str(facts["sha256"]))
+    try:
+        facts = answer["files"][path]
+        return FarFile(path) if facts is None else FarFile(path, str(facts["text"]), str(facts["sha256"]))
+    except (KeyError, TypeError) as exc:
+        raise MeetingctlError(f"{staging.visit.target}: its answer makes no sense: {exc!r}") from exc
 
 
 async def write_file(staging: Staging, file: FarFile, text: str) -> str | None:
@@ -62,7 +63,7 @@ async def write_file(staging: Staging, file: FarFile, text: str) -> str | None:
     """
     privilege = privilege_for(file.path, staging.visit.login.user)
     request = {"action": "write", "path": file.path, "text": text, "expect": file.sha256}
-    backup = (await staging.request(request, privilege=privilege))["backup"]
+    backup = (await staging.request(request, privilege=privilege)).get("backup")
     return None if backup is None else str(backup)
 
 
@@ -70,7 +71,7 @@ def parse_json(text: str, path: str) -> Any:
     """Read a JSON file; an empty one is an empty object. Raises: MeetingctlError."""
     try:
         return json.loads(text) if text.strip() else {}
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise MeetingctlError(f"{path}: not JSON: {exc}", hint="meetingctl remote config push TARGET FILE") from exc
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from meetingctl.core.errors import Conflict, InvalidInput, NotFound, TooLarge, UsageError
+from meetingctl.core.errors import Conflict, InvalidInput, MeetingctlError, NotFound, TooLarge, UsageError
 from meetingctl.core.target import parse_target
 from meetingctl.remote.staging import Staging, privilege_for
 
@@ -122,7 +122,18 @@ async def look(staging: Staging, sources: Sequence[Source], wish: Wish) -> dict[
     }
     privilege = privilege_for(wish.folder, staging.visit.login.user)
     answer = await staging.request(request, privilege=privilege)
-    return {name: Found(**facts) for name, facts in answer["files"].items()}
+    return parse_found(str(staging.visit.target), answer)
+
+
+def parse_found(target: str, answer: Mapping[str, Any]) -> dict[str, Found]:
+    """Read what the far side found. Pure. Raises: MeetingctlError for an answer that is none."""
+    try:
+        return {
+            str(name): Found(int(facts["mode"]), str(facts["owner"]), facts["sha256"] and str(facts["sha256"]))
+            for name, facts in answer["files"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise MeetingctlError(f"{target}: its answer makes no sense: {exc!r}") from exc
 
 
 async def apply_deploy(

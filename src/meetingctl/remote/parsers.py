@@ -14,17 +14,24 @@ from typing import Any
 
 Row = dict[str, Any]
 
-_CSI_CAMERA = re.compile(r"^\s*(?P<index>\d+) : (?P<name>\S+)(?: \[(?P<size>\d+x\d+)[^\]]*\])?")
+_CSI_CAMERA = re.compile(r"^\s*(?P<index>[0-9]{1,3}) : (?P<name>\S+)(?: \[(?P<size>\d+x\d+)[^\]]*\])?")
 _SOUND_CARD = re.compile(r"^card (\d+): (\S+) \[(.*?)\], device (\d+): (.*?) \[(.*?)\]")
 _NMCLI_FIELD = re.compile(r"((?:[^\\:]|\\.)*)(?::|$)")
-_FILE_SYSTEM = re.compile(r"^\S.*?[ \t](\d+)[ \t]+(\d+)[ \t]+(\d+)[ \t]+[\d-]+%?[ \t]+(/.*)$", re.MULTILINE)
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_FILE_SYSTEM = re.compile(
+    r"^\S.*?[ \t]([0-9]{1,15})[ \t]+([0-9]{1,15})[ \t]+([0-9]{1,15})[ \t]+[\d-]+%?[ \t]+(/.*)$", re.MULTILINE
+)
+_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 
 
 def parse_number(text: str) -> float | None:
     """Read the first number of a text."""
     found = _NUMBER.search(text)
     return float(found[0]) if found else None
+
+
+def parse_whole(text: str) -> int | None:
+    """Read a whole number of at most 15 digits; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else None
 
 
 def parse_os_release(text: str) -> dict[str, str]:
@@ -44,7 +51,7 @@ def parse_meminfo(text: str) -> dict[str, int]:
     """Read /proc/meminfo: name -> KiB."""
     pairs = (line.partition(":") for line in text.splitlines())
     return {
-        name: int(number) for name, _, rest in pairs if (number := rest.split()[0] if rest.split() else "").isdigit()
+        name: number for name, _, rest in pairs if (number := parse_whole(rest.strip().partition(" ")[0])) is not None
     }
 
 
@@ -84,11 +91,11 @@ def parse_interfaces(text: str) -> list[Row]:
     """Read `ip -j addr`, without loopback."""
     rows = []
     for item in _json_rows(text):
-        if "LOOPBACK" in (item.get("flags") or ()):
+        if "LOOPBACK" in _list(item.get("flags")):
             continue
         addresses = [
             f"{entry.get('local')}/{entry.get('prefixlen')}"
-            for entry in item.get("addr_info") or ()
+            for entry in _list(item.get("addr_info"))
             if isinstance(entry, Mapping) and entry.get("local")
         ]
         name, state, mac = (item.get(key) for key in ("ifname", "operstate", "address"))
@@ -125,8 +132,8 @@ def parse_listeners(text: str) -> list[int]:
     ports = set()
     for line in text.splitlines():
         words = line.split()
-        if len(words) > 3 and (port := words[3].rpartition(":")[2]).isdigit():
-            ports.add(int(port))
+        if len(words) > 3 and (port := parse_whole(words[3].rpartition(":")[2])) is not None:
+            ports.add(port)
     return sorted(ports)
 
 
@@ -142,7 +149,7 @@ def parse_units(text: str) -> dict[str, dict[str, str]]:
 
 def parse_throttled(text: str) -> list[str] | None:
     """Read `vcgencmd get_throttled`: what is, or was since the start, the matter; None without the tool."""
-    found = re.search(r"throttled=0x([0-9a-fA-F]+)", text)
+    found = re.search(r"throttled=0x([0-9a-fA-F]{1,8})\b", text)
     if found is None:
         return None
     bits = int(found[1], 16)
@@ -161,10 +168,14 @@ _THROTTLED = {
 }
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _json_rows(text: str) -> Iterator[Mapping[str, Any]]:
     try:
         rows = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if isinstance(rows, list):
         yield from (row for row in rows if isinstance(row, Mapping))

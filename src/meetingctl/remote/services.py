@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from meetingctl.core.errors import MeetingctlError, NotFound
 from meetingctl.core.layout import RECOVERY_UNIT, UNITS, WEB_UNIT
-from meetingctl.remote.parsers import parse_units
+from meetingctl.remote.parsers import parse_units, parse_whole
 from meetingctl.remote.visit import Privilege, Visit
 
 Verb = Literal["start", "stop", "restart", "enable", "disable"]
@@ -176,7 +176,6 @@ def _begins(step: Step) -> bool:
 
 
 def _state(unit: str, values: Mapping[str, str]) -> UnitState:
-    restarts = values.get("NRestarts", "")
     return UnitState(
         unit,
         values.get("LoadState", ""),
@@ -184,5 +183,5 @@ def _state(unit: str, values: Mapping[str, str]) -> UnitState:
         values.get("SubState", ""),
         values.get("UnitFileState", ""),
         values.get("Result", ""),
-        int(restarts) if restarts.isdigit() else 0,
+        parse_whole(values.get("NRestarts", "")) or 0,
     )

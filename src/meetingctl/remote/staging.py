@@ -42,7 +42,7 @@ class Staging:
         text = await self.visit.ask(line, privilege=privilege, cap_bytes=_ANSWER_BYTES)
         try:
             answer = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise MeetingctlError(f"{self.visit.target}: no answer that makes sense: {text[:80]!r}") from None
         if not isinstance(answer, dict) or "error" in answer:
             raise MeetingctlError(f"{self.visit.target}: {answer['error'] if isinstance(answer, dict) else text[:80]}")
