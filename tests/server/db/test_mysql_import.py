@@ -15,6 +15,7 @@ from meetingctl.core.errors import Conflict, InvalidInput, NotFound
 from meetingctl.core.settings import Settings
 from meetingctl.server.db import admin, mysql_import
 from meetingctl.server.db.mysql_import import import_dump
+from meetingctl.server.db.schema import users
 
 DUMP = Path(__file__).parent / "meeting-dump.sql"
 KEY = "A0B1C2D3E4F5A6B7C8D9E0F1A2B3C4D5"
@@ -73,7 +74,7 @@ def test_the_report_says_what_was_left_out_and_tells_no_secret(sqlite_url: sa.UR
     assert told["devices", "cam-2"] == "unknown services left out: nonsense"
     assert told["connection_logs", "gone"] == "skipped: its device is not here"
     assert told["builder_users", "bob"] == "role builder is not one of ours: it became user"
-    assert told["builder_users", "alice"] == "its password cannot be checked here: set a new one"
+    assert ("builder_users", "alice") not in told, "all of her account was taken"
     assert ("tunnel_ports", "9053") not in told, "a free port is no news"
     for secret in (TOKEN, "3fa9c1", "ap-secret-1", "$2y$"):
         assert secret not in str(report)
@@ -108,6 +109,14 @@ def test_the_server_goes_on_where_the_original_was(any_url: sa.URL, tmp_path: Pa
         assert (user.status_code, user.json()["user"]["username"]) == (200, "alice")
         assert fleet.call("GET", "/api/builder/whoami", key="t").status_code == 401
 
+        # So does a person's password, once kept the way the original did and from then on in ours.
+        for number, password in enumerate(("wrong horse", "correct horse", "correct horse")):
+            body = {"username": "alice", "password": password}
+            login = fleet.call("POST", "/api/auth/login", json=body)
+            assert login.status_code == (401 if number == 0 else 200), login.text
+        (stored,) = fleet.rows(sa.select(users.c.password_hash).where(users.c.username == "alice"))
+        assert stored["password_hash"].startswith("$argon2id$")
+
         tunnels = fleet.call("GET", "/api/tunnels", key=fleet.admin).json()["tunnels"]
         assert {(t["port"], t["device_key"], t["service"], t["expires_at"]) for t in tunnels} == {
             (9050, "cam-2", "ssh", None),
@@ -135,6 +144,20 @@ def test_the_server_goes_on_where_the_original_was(any_url: sa.URL, tmp_path: Pa
         }
     finally:
         fleet.close()
+
+
+@pytest.mark.parametrize(
+    "stored", ["", "5f4dcc3b5aa765d61d8327deb882cf99", f"$2y$31${'a' * 53}", "$1$x$y", "$2y$10$short"]
+)
+def test_a_password_that_cannot_be_checked_is_left_out(stored: str, sqlite_url: sa.URL, tmp_path: Path) -> None:
+    insert = (
+        f"INSERT INTO builder_users (username, password, token) VALUES ('carol','{stored}','a-token-that-is-long');"
+    )
+    report = import_dump(settings_of(sqlite_url), tmp_path, write_dump(tmp_path, insert))
+    told = [each["what"] for each in report["details"]]
+    assert told == (["its password cannot be checked here: set a new one"] if stored else [])
+    found = admin.query(settings_of(sqlite_url), tmp_path, "SELECT username, password_hash FROM users")
+    assert found == [{"username": "carol", "password_hash": None}]
 
 
 def test_a_later_dump_adds_what_is_new_and_changes_nothing(make_fleet: MakeFleet, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from meetingctl.core.net import is_address, is_mac
 from meetingctl.core.services import DECLARED_SERVICES, DEFAULT_LOCAL_PORTS, TUNNEL_SERVICES
 from meetingctl.core.sshkey import parse_public_key
 from meetingctl.server.db.mysql_dump import Value
+from meetingctl.server.identity.passwords import is_known_hash
 
 Row = Mapping[str, Value]
 Values = dict[str, Any]
@@ -220,7 +221,7 @@ def user_values(row: Row, notes: Notes) -> Values:
     if role not in _ROLES:
         notes.add(f"role {role[:32]} is not one of ours: it became user")
     password = _text(row, *_NAMES["password"], most=4096)
-    if password is not None and not password.startswith("$argon2id$"):
+    if password is not None and not is_known_hash(password):
         notes.add("its password cannot be checked here: set a new one")
         password = None
     token = _text(row, "token", "api_token")
