@@ -41,6 +41,7 @@ CAT = r"""#!/bin/sh
 case $1 in
 /proc/sys/kernel/random/boot_id) exec /bin/cat @STATE@/boot_id ;;
 /etc/rpi-cam/config.env) exec /bin/cat @STATE@/config.env ;;
+/etc/rpi-cam/onvif.conf) exec /bin/cat @STATE@/onvif.conf ;;
 esac
 exec /bin/cat "$@"
 """

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socketserver
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
