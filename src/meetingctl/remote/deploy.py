@@ -136,21 +136,13 @@ def parse_found(target: str, answer: Mapping[str, Any]) -> dict[str, Found]:
         raise MeetingctlError(f"{target}: its answer makes no sense: {exc!r}") from exc
 
 
-async def apply_deploy(
-    staging: Staging,
-    sources: Sequence[Source],
-    steps: Sequence[Step],
-    wish: Wish,
-    sent: Callable[[int], object] = lambda size_bytes: None,
-) -> None:
-    """Send what the steps need, then let the device put everything in its place. `sent` counts bytes."""
+async def apply_deploy(staging: Staging, sources: Sequence[Source], steps: Sequence[Step], wish: Wish) -> None:
+    """Send what the steps need, then let the device put everything in its place."""
     by_name = {source.name: source for source in sources}
     files = []
     for number, step in enumerate(step for step in steps if step.verb == "send"):
         source = by_name[step.name]
-        content = source.path.read_bytes()
-        await staging.put(str(number), content)
-        sent(len(content))
+        await staging.put_file(str(number), source.path)
         new_mode = 0o755 if source.is_executable else 0o644
         files.append(
             {

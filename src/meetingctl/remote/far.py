@@ -10,18 +10,21 @@ from __future__ import annotations
 import contextlib
 import grp
 import hashlib
+import io
 import json
 import os
 import pwd
+import shutil
 import stat
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 NEW_FILE_MODE = 0o640
 READ_CAP_BYTES = 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
 
 
 def look(request: dict[str, Any]) -> dict[str, Any]:
@@ -41,10 +44,11 @@ def install(request: dict[str, Any]) -> dict[str, Any]:
     for item in request["files"]:
         path = root / item["name"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = Path(request["staging"], item["staged"]).read_bytes()
-        if hashlib.sha256(content).hexdigest() != item["sha256"]:
-            raise ValueError(f"{item['name']}: damaged on the way")
-        replace(path, content, mode=item["mode"], owner=item["owner"], new_mode=item["new_mode"])
+        staged = Path(request["staging"], item["staged"])
+        if sha256_of(staged) != item["sha256"]:
+            raise ValueError(f"{item['name']}: damaged on the way, or changed while it was sent")
+        with staged.open("rb") as content:
+            replace(path, content, mode=item["mode"], owner=item["owner"], new_mode=item["new_mode"])
     for item in request["attributes"]:
         path = root / item["name"]
         if item["owner"]:
@@ -86,10 +90,11 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
     if before:
         backup = path.with_name(f"{path.name}.bak-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}")
         mode = int(before["mode"])
-        replace(backup, path.read_bytes(), mode=mode, owner=before["owner"], new_mode=mode)
+        with path.open("rb") as content:
+            replace(backup, content, mode=mode, owner=before["owner"], new_mode=mode)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, request["text"].encode(), mode=None, owner=None, new_mode=NEW_FILE_MODE)
+    replace(path, io.BytesIO(request["text"].encode()), mode=None, owner=None, new_mode=NEW_FILE_MODE)
     return {"backup": str(backup) if backup else None}
 
 
@@ -103,15 +108,20 @@ def describe(path: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path}: is a folder")
     found: dict[str, Any] = {"mode": stat.S_IMODE(facts.st_mode), "owner": owner_name(facts), "sha256": None}
     if stat.S_ISREG(facts.st_mode):
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        found["sha256"] = digest.hexdigest()
+        found["sha256"] = sha256_of(path)
     return found
 
 
-def replace(path: Path, content: bytes, *, mode: int | None, owner: str | None, new_mode: int) -> None:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def replace(path: Path, content: BinaryIO, *, mode: int | None, owner: str | None, new_mode: int) -> None:
     """Write a file beside its place, then rename it; what is not given stays as it was, or is that of the folder."""
     try:
         old: os.stat_result | None = path.lstat()
@@ -132,7 +142,7 @@ def replace(path: Path, content: bytes, *, mode: int | None, owner: str | None, 
                 if owner or old:
                     raise
             os.fchmod(file.fileno(), mode)
-            file.write(content)
+            shutil.copyfileobj(content, file, CHUNK_BYTES)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

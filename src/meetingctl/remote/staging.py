@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.resources
 import json
 import shlex
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import asyncssh
@@ -17,6 +18,7 @@ from meetingctl.core.errors import InvalidInput, MeetingctlError, TransportLost
 from meetingctl.remote.visit import Privilege, Visit
 
 _ANSWER_BYTES = 16 * 1024 * 1024
+_CLEAN_UP_S = 10.0
 _OPEN_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108 - names of folders of the device, nothing is written there blindly
 
 
@@ -33,6 +35,15 @@ class Staging:
         with translated(self.visit, name):
             async with self.sftp.open(f"{self.folder}/{name}", "wb") as file:
                 await file.write(content)
+        self.visit.heard()
+
+    async def put_file(self, name: str, path: Path) -> None:
+        """Stage a local file, a piece at a time. Raises: MeetingctlError, TransportLost."""
+        with translated(self.visit, str(path)):
+            await self.sftp.put(str(path), f"{self.folder}/{name}", progress_handler=self._progress, block_size=1 << 16)
+        self.visit.heard()
+
+    def _progress(self, source: bytes, destination: bytes, done_bytes: int, total_bytes: int) -> None:
         self.visit.heard()
 
     async def request(self, request: Mapping[str, Any], *, privilege: Privilege) -> dict[str, Any]:
@@ -61,8 +72,10 @@ async def open_staging(visit: Visit) -> AsyncIterator[Staging]:
             await staging.put("far.py", importlib.resources.files(__package__).joinpath("far.py").read_bytes())
             yield staging
     finally:
-        with contextlib.suppress(MeetingctlError):
-            await visit.ask(f"rm -rf -- {shlex.quote(folder)}")
+        # A device that hangs must not hold up the end of its own deadline.
+        with contextlib.suppress(MeetingctlError, TimeoutError):
+            async with asyncio.timeout(_CLEAN_UP_S):
+                await visit.ask(f"rm -rf -- {shlex.quote(folder)}")
 
 
 @contextlib.asynccontextmanager
@@ -72,8 +85,10 @@ async def open_sftp(visit: Visit) -> AsyncIterator[asyncssh.SFTPClient]:
         sftp = await visit.connection.start_sftp_client()
     except (asyncssh.Error, OSError) as exc:
         raise MeetingctlError(f"{visit.target}: no SFTP: {exc}", hint="apt install openssh-sftp-server") from exc
-    async with sftp:
+    try:
         yield sftp
+    finally:
+        sftp.exit()
 
 
 @contextlib.contextmanager
