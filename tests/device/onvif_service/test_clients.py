@@ -99,7 +99,8 @@ def test_zeep_plays_what_it_is_told_and_sets_the_encoder(streaming: Running) -> 
     assert [profile.token for profile in profiles] == ["MainProfile", "SubProfile"]
     setup = {"Stream": "RTP-Unicast", "Transport": {"Protocol": "RTSP"}}
     uris = [media.GetStreamUri({"StreamSetup": setup, "ProfileToken": item.token}).Uri for item in profiles]
-    assert probe(with_login(uris[0]))["video"]["width"] == 1280
+    width = profiles[0].VideoEncoderConfiguration.Resolution.Width
+    wait_until(lambda: probe(with_login(uris[0]))["video"]["width"] == width, "the stream is as it is described")
     assert probe(with_login(uris[1]))["video"]["width"] == 320
 
     picture = media.GetSnapshotUri({"ProfileToken": "MainProfile"}).Uri

@@ -34,7 +34,7 @@ data = sys.stdin.buffer.read()
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(sys.argv[1]))
 sock.bind((sys.argv[1], 0))
-sock.settimeout(2)
+sock.settimeout(1)
 sock.sendto(data, (sys.argv[2], 3702))
 answers = []
 try:

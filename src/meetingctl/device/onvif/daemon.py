@@ -171,7 +171,7 @@ class OnvifDaemon:
 
     async def _refresh_for_ever(self) -> None:
         while True:
-            facts = await self._in_thread(self._source.refresh)
+            facts = self._source.adopt(await self._in_thread(self._source.look))
             self._follow_relay()
             self._tell_motion(facts)
             self._points.expire(time.time())
@@ -212,7 +212,7 @@ class OnvifDaemon:
 
     async def _answer(self, request: HttpRequest) -> HttpResponse:
         caller = Caller(request.peer, request.method, request.target, request.headers.get("authorization", ""))
-        if request.method in {"GET", "HEAD"}:
+        if request.method == "GET":
             return await self._answer_picture(request, caller)
         kind = request.headers.get("content-type", "")
         if kind and not any(word in kind.lower() for word in _XML_WORDS):
@@ -255,7 +255,7 @@ class OnvifDaemon:
 
     async def _answer_picture(self, request: HttpRequest, caller: Caller) -> HttpResponse:
         if request.target.partition("?")[0] != SNAPSHOT_PATH:
-            return HttpResponse(404 if request.method == "HEAD" else 405, headers=(("Allow", "POST"),))
+            return HttpResponse(405, headers=(("Allow", "POST"),))
         facts = self._source.now()
         is_basic_allowed = facts.config.rtsp_auth_method in {"basic", "both"}
         try:

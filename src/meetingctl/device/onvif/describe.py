@@ -19,7 +19,7 @@ from meetingctl.device.system import System
 def describe_service(system: System) -> dict[str, Any]:
     """Put together what is announced. Raises: ConfigError, Forbidden."""
     source = FactSource(system, may_write=False)
-    facts = source.refresh()
+    facts = source.adopt(source.look())
     reason = refusal(facts.config, load_gpiod() if facts.config.relay_enable else None)
     source.set_relay(not reason)
     return shown(source.now(), relay=reason or facts.config.relay_output_token)

@@ -162,7 +162,7 @@ class HttpServer:
         except asyncio.LimitOverrunError as exc:
             raise BadRequest(431) from exc
         method, target, headers = parse_head(head)
-        if method not in {"GET", "POST", "HEAD"}:
+        if method not in {"GET", "POST"}:
             raise BadRequest(405)
         body = await self._read_body(reader, mine.writer, headers)
         local = mine.writer.get_extra_info("sockname") or ("", 0)

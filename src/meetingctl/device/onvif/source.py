@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.layout import CONFIG_ENV, ONVIF_CONF, RECORDER_CONF
-from meetingctl.core.netlink import read_interfaces
+from meetingctl.core.netlink import Interface, read_interfaces
 from meetingctl.device.config import DeviceConfig, Loaded, read_config
 from meetingctl.device.onvif.conf import OnvifConf, read_conf, sync_login
 from meetingctl.device.onvif.facts import Facts, read_board, read_gateways, read_name_servers
@@ -20,6 +20,15 @@ from meetingctl.device.system import System
 _ASK_TIMEOUT_S = 2.0
 
 log = logging.getLogger(__name__)
+
+
+class Look(NamedTuple):
+    """What changes by itself: the stream's state and the network."""
+
+    stream: Mapping[str, Any]
+    interfaces: tuple[Interface, ...]
+    name_servers: tuple[str, ...]
+    gateways: tuple[str, ...]
 
 
 class FactSource:
@@ -55,14 +64,19 @@ class FactSource:
             self._read_files()
         return self._facts
 
-    def refresh(self) -> Facts:
-        """Look at network and stream again; may take two seconds, so it belongs into a thread."""
-        stream = self._ask_stream()
-        interfaces, servers = read_interfaces(), read_name_servers(self._system)
-        gateways = read_gateways(self._system)
-        config = self._effective(stream)
+    def look(self) -> Look:
+        """Look at network and stream; may take two seconds, so it belongs into a thread. Changes nothing here."""
+        return Look(self._ask_stream(), read_interfaces(), read_name_servers(self._system), read_gateways(self._system))
+
+    def adopt(self, look: Look) -> Facts:
+        """Take over what was seen."""
         self._facts = replace(
-            self._facts, stream=stream, config=config, interfaces=interfaces, name_servers=servers, gateways=gateways
+            self._facts,
+            stream=look.stream,
+            config=self._effective(look.stream),
+            interfaces=look.interfaces,
+            name_servers=look.name_servers,
+            gateways=look.gateways,
         )
         return self._facts
 
