@@ -279,7 +279,7 @@ def diff_file(
 
     targets, here = _split_file(words)
     path, text = _read_here(here, file)
-    wanted = editing.read_values(path, text, reveal=True)
+    wanted, differing = editing.read_values(path, text, reveal=True), list[str]()
 
     async def work(visit: Visit) -> Done:
         from meetingctl.remote.fanout import Done
@@ -287,19 +287,13 @@ def diff_file(
         async with open_staging(visit) as staging:
             found = await read_file(staging, path)
         rows = diff_values(editing.read_values(path, found.text, reveal=True), wanted)
+        differing.extend([str(visit.target)] if rows else [])
         return Done(details={"file": path, "changes": rows, "differs": bool(rows)})
-
-    differing: list[str] = []
 
     def show(reports: Sequence[Report]) -> None:
         devices.run.out.rows(rows_of(reports, "changes"), _DIFF_COLUMNS, empty="nothing differs")
 
-    async def watched(visit: Visit) -> Done:
-        done = await work(visit)
-        differing.extend([str(visit.target)] if done.details["differs"] else [])
-        return done
-
-    code = devices.choose(targets).visit(watched, show)
+    code = devices.choose(targets).visit(work, show)
     return code or (3 if exit_code and differing else 0)
 
 
