@@ -12,8 +12,9 @@ apt_for_tests=(
   openssh-server openssh-client putty-tools postgresql iproute2 curl wrk zsh fish systemd logrotate
   python3-gi python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-tools
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
-  gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-alsa ffmpeg xvfb nodejs npm
+  gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-alsa ffmpeg xvfb
 )
+command -v npm >/dev/null || apt_for_tests+=(nodejs npm)
 
 say() { printf '\033[2m-- %s\033[0m\n' "$*" >&2; }
 

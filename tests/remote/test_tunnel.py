@@ -154,7 +154,7 @@ def test_a_tunnel_that_hangs_up_is_given_up_early_after_a_few_tries(client, star
 def test_an_agent_that_is_not_connected_is_named(client, is_last):
     error, took_s = failure_of(client, local_port=None, connect_s=1.0, is_last=is_last)
     assert error.message == f"{KEY}: its agent is not connected"
-    assert error.hint == f"meetingctl fleet show {KEY}"
+    assert error.hint == f"meetingctl tunnel stats {KEY}"
     assert took_s < 5
     assert is_last or took_s < 1
 
@@ -168,7 +168,7 @@ def test_the_hint_is_about_the_device_also_for_a_server_that_needs_none(client, 
     failed = meetingctl("--profile", "demo", "remote", "run", KEY, "--", "true", env=env)
     assert failed.returncode == 69
     assert b"its agent is not connected" in failed.stderr
-    assert f"hint: meetingctl --profile demo fleet show {KEY}".encode() in failed.stderr
+    assert f"hint: meetingctl --profile demo tunnel stats {KEY}".encode() in failed.stderr
 
 
 def test_only_refusals_of_the_present_connection_count():

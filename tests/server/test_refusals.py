@@ -48,3 +48,19 @@ def test_a_build_of_somebody_else(fleet: Fleet) -> None:
     assert fleet.call("GET", "/api/builder/manifest?build_id=none", key=other).json() == {"error": "Build not found"}
     wait_for(lambda: refused(fleet), "the try is written down")
     assert [row[0] for row in refused(fleet)] == ["key:other"]
+
+
+def test_traversal_is_written_down_wherever_it_is_tried(fleet: Fleet) -> None:
+    key = fleet.key("operator")
+    manifest = {"files": [{"filename": "../../etc/passwd"}]}
+    calls: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "/api/flash/create-type", {"json": {"devicetype": "../x"}}),
+        ("POST", "/api/flash/create-distribution", {"json": {"devicetype": "..", "distribution": "d1"}}),
+        ("GET", "/api/flash/%2e%2e/distributions", {}),
+        ("GET", "/published/%2e%2e/d1/1.0.0/manifest.json", {}),
+        ("POST", "/api/builder/start", {"json": manifest}),
+    ]
+    for method, path, rest in calls:
+        assert fleet.call(method, path, key=key, **rest).status_code in (400, 404), path
+    wait_for(lambda: len(refused(fleet)) == len(calls), "each is written down")
+    assert {row[0] for row in refused(fleet)} == {"key:the operator"}

@@ -124,7 +124,7 @@ def check_server(run: Invocation) -> Iterator[Finding]:
             None if state == "ok" else "look at the log of the server",
         )
         if facts.get("mode") == "compat":
-            hint = "meetingctl tunnel open --help: see --allow-from; the server's setting is tunnel_allow_from"
+            hint = "meetingctl tunnel open --help"
             yield Finding("tunnels", "ok", "mode compat: whoever reaches an open tunnel may use it", hint)
         yield check_clock(health.clock_skew_s)
         try:

@@ -174,7 +174,7 @@ def show_unit(
 
     run = of(ctx)
     text = render_unit(which_meetingctl())
-    advice = "python3 -m venv /opt/meetingctl && /opt/meetingctl/bin/pip install ."
+    advice = "/usr/bin/python3 -m venv --clear --system-site-packages /opt/meetingctl && /opt/meetingctl/bin/pip install ."
     obstacle = find_unreadable(program_files())
     if not install:
         run.out.value({"unit": text, "path": str(UNIT_PATH)}, text=text)

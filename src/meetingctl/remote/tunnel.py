@@ -127,7 +127,7 @@ def refused_ports(entries: Iterable[Mapping[str, Any]]) -> frozenset[int]:
 
 
 def _offline(key: str) -> Unreachable:
-    return Unreachable(f"{key}: its agent is not connected", hint=f"meetingctl fleet show {key}")
+    return Unreachable(f"{key}: its agent is not connected", hint=f"meetingctl tunnel stats {key}")
 
 
 def _port_refused(key: str, port: int) -> Unreachable:

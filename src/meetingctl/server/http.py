@@ -228,7 +228,9 @@ async def identify(request: Request, device_key: str | None) -> Principal:
     """Return the caller. Raises: AuthError for a wrong credential, whatever the route."""
     state = server_of(request)
     if given := presented(request):
-        return await state.credentials.verify(given, device_key)
+        principal = await state.credentials.verify(given, device_key)
+        request.state.principal = principal  # for the record of a refusal
+        return principal
     return OPEN if state.settings.mode == "legacy-open" else ANONYMOUS
 
 
@@ -237,7 +239,6 @@ async def authorize(request: Request, access: Access, device_key: str | None) ->
     if access.loopback and is_local(request) and not presented(request):
         return LOCAL
     principal = await identify(request, device_key)
-    request.state.principal = principal
     server = server_of(request)
     if access.allows(principal, device_key, server.settings.mode):
         if device_key is None or await server.credentials.is_within_limits(principal, device_key):

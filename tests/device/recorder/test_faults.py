@@ -52,7 +52,7 @@ class TestDisk:
         ballast.write_bytes(b"x" * (900 << 10))
         with Bench(tmp_path, rtsp_port=camera.port, segment_seconds=3600).running() as bench:
             wait_until(lambda: bench.state() == "disk_full")
-            assert bench.progress()["hint"] == "meetingctl device record prune"
+            assert bench.progress()["hint"] == "meetingctl device record prune --min-free-mb 500"
             assert ballast.exists()
             kept = wait_until(bench.segments)
             ballast.unlink()

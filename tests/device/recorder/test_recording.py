@@ -145,6 +145,17 @@ def test_a_clock_that_is_set_starts_a_new_segment(camera: Camera, tmp_path: Path
         assert bench.progress()["failures"] == 0
 
 
+@pytest.mark.parametrize("gone", [".live", ""])
+def test_a_folder_that_vanishes_is_made_again(camera: Camera, tmp_path: Path, gone: str) -> None:
+    with Bench(tmp_path, rtsp_port=camera.port, segment_seconds=3600).running() as bench:
+        wait_until(lambda: bench.progress().get("bytes", 0) > 20_000)
+        folder = bench.folder
+        (folder / gone).rename(tmp_path / "taken away")
+        wait_until(lambda: (folder / ".live").exists() and bench.progress().get("bytes", 0) > 20_000)
+        assert bench.state() == "recording"
+    assert len(bench.segments()) == 1
+
+
 def test_a_new_folder_is_taken_at_the_next_reload(camera: Camera, tmp_path: Path) -> None:
     with Bench(tmp_path, rtsp_port=camera.port, segment_seconds=3600).running() as bench:
         wait_until(lambda: bench.progress().get("bytes", 0) > 20_000)

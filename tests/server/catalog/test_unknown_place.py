@@ -41,3 +41,10 @@ def test_both_spellings_are_read(fleet: Fleet) -> None:
     fleet.device()
     path = "/api/forcecommand/get_device_key?devicekey=cam-1"
     assert fleet.call("GET", path, key=fleet.admin).json() == {"status": "not_found"}
+
+
+def test_serial_numbers_begin_as_the_type_says(fleet: Fleet) -> None:
+    made = fleet.call("POST", "/api/device-types", key=fleet.admin, json={"name": "rpi", "serial_prefix": "RC"})
+    assert made.status_code == 200
+    assert create(fleet, "cam-1").json()["product_serial"].startswith("RC-")
+    assert create(fleet, "cam-2", device_type="esp").json()["product_serial"].startswith("ESP-")

@@ -252,3 +252,16 @@ def test_what_a_crash_leaves_is_removed_at_the_next_start(fleet: Fleet, with_fol
     assert recover(fleet.state, is_alone=True) == ["rpi/trixie/1.0.1"]
     assert faults(fleet) == []
     publish(fleet, "1.0.1")
+
+
+def test_a_tool_may_ask_for_the_head_first(fleet: Fleet) -> None:
+    answer = fleet.call("POST", "/api/admin/updates/publish", key=fleet.admin, **form("1.0", b"archive"))
+    assert answer.status_code == 200, answer.text
+    for path in (
+        "/published/rpi/trixie/1.0/manifest.json",
+        "/api/admin/updates/download?device_type=rpi&distribution=trixie&version=1.0",
+    ):
+        whole, head = fleet.call("GET", path), fleet.call("HEAD", path)
+        assert (head.status_code, head.content) == (200, b""), path
+        for name in ("content-length", "etag", "accept-ranges"):
+            assert head.headers[name] == whole.headers[name]

@@ -28,6 +28,7 @@ class RecordFolder:
         self._system = system
         self.path = system.path(device_path)
         self.live_path = self.path / LIVE_SEGMENTS_NAME
+        self._held: tuple[int, int] | None = None
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -43,7 +44,19 @@ class RecordFolder:
                 raise Conflict(
                     f"{self.device_path}: another recorder writes here", hint="meetingctl device record status"
                 ) from None
+            self._held = self._identity()
             yield
+
+    def is_still_held(self) -> bool:
+        """Say whether the folder is the one that was locked; it may have been removed, renamed or mounted over."""
+        return self._held == self._identity()
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.live_path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def prepare(self) -> None:
         """Make the folders and prove that a file can be made. Raises: Forbidden, StorageFull, MeetingctlError."""

@@ -114,7 +114,7 @@ class Recorder:
         self._take_leftovers(folder)
         self._room.look_now()
         failures = 0
-        while self._should_go_on() and self._config.record_dir == folder.device_path:
+        while self._should_go_on() and self._config.record_dir == folder.device_path and folder.is_still_held():
             source = find_source(self._system, self._config)
             run = self._run_once(folder, source)
             self._take_leftovers(folder)
@@ -136,7 +136,7 @@ class Recorder:
             folder,
             on_segment=lambda name: self._segment_closed(folder, name),
             on_start=lambda pid: self._publish(ffmpeg_pid=pid),
-            on_tick=self._look,
+            on_tick=lambda growth: self._look(folder, growth),
             should_stop=lambda: not self._should_go_on() or self._needs_new_run,
         )
         try:
@@ -147,8 +147,11 @@ class Recorder:
             with contextlib.suppress(OSError):
                 input_path.unlink(missing_ok=True)
 
-    def _look(self, growth: Growth) -> None:
+    def _look(self, folder: RecordFolder, growth: Growth) -> None:
         """Publish how the run goes: at once when it starts to write, else every two seconds."""
+        if not folder.is_still_held() and not self._needs_new_run:
+            self._needs_new_run = True
+            log.warning("the folder of the recordings is another one now", extra={"folder": folder.device_path})
         if growth.size_bytes and self._progress.state != "recording":
             log.info("recording", extra={"segment": growth.name, "source": self._progress.source})
             self._told = ""

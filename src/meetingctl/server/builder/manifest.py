@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meetingctl.core.errors import InvalidInput
+from meetingctl.core.errors import InvalidInput, UnsafeName
 from meetingctl.core.ids import is_name
 from meetingctl.core.versions import check_name, check_version
 
@@ -52,7 +52,8 @@ def check_manifest(value: Any) -> dict[str, Any]:
         _words(value, "required_packages", _PACKAGE_NAME)
         _words(value, "restart_services", _UNIT_NAME)
     except InvalidInput as exc:
-        raise InvalidInput("Invalid manifest", hint=exc.hint or exc.message) from None
+        kind = UnsafeName if isinstance(exc, UnsafeName) else InvalidInput
+        raise kind("Invalid manifest", hint=exc.hint or exc.message) from None
     if items and any(item.path for item in items) and not all(item.path for item in items):
         raise InvalidInput("Invalid manifest", hint="either every file has a path or none")
     return value
@@ -109,10 +110,10 @@ def _item(entry: Any) -> Item:
         raise InvalidInput("Invalid manifest", hint="an entry of files is a name, or an object with filename and path")
     filename, path = entry.get("filename") or entry.get("name"), entry.get("path") or ""
     if not isinstance(filename, str) or not is_name(filename) or not isinstance(path, str):
-        raise InvalidInput("Invalid manifest", hint="an entry of files has a plain filename")
+        raise UnsafeName("Invalid manifest", hint="an entry of files has a plain filename")
     path = path.replace("\\", "/").removeprefix("payload/")
     if path and not (path.startswith(tuple(f"{root}/" for root in PAYLOAD_ROOTS)) and _is_plain(path)):
-        raise InvalidInput("Invalid manifest", hint=f"a path lies below {' or '.join(PAYLOAD_ROOTS)}")
+        raise UnsafeName("Invalid manifest", hint=f"a path lies below {' or '.join(PAYLOAD_ROOTS)}")
     return Item(filename, path)
 
 

@@ -115,7 +115,7 @@ class ManifestReply(BaseModel):
 
 
 class PackageBody(Body):
-    build_id: Text = with_error("Build not found")
+    build_id: Text = ""
     format: Text = "tar.gz"
 
 
@@ -125,7 +125,7 @@ class PackageReply(SuccessReply):
 
 
 class JobBody(Body):
-    job_id: Text = with_error("Job not found")
+    job_id: Text = ""
 
 
 class JobReply(BaseModel):
@@ -160,7 +160,7 @@ class HistoryReply(BaseModel):
 
 
 class VersionBody(PlaceBody):
-    version: Text = with_error("Version not found", min_length=1)
+    version: Text = ""
 
 
 class DuplicateBody(VersionBody):
@@ -403,6 +403,7 @@ def cancel_job(
     return {"success": True}
 
 
+@router.head("/api/builder/download/{job_id}", include_in_schema=False)
 @router.get("/api/builder/download/{job_id}", **describe(None, 404, 409), response_class=Response)
 def download(request: Request, job_id: str, principal: Builder) -> Response:
     """Send the archive of a finished job, whole or in ranges."""

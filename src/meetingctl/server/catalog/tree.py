@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
-from meetingctl.core.errors import Conflict, InvalidInput, MeetingctlError, NotFound, StorageFull, TooLarge, UnsafeName
+from meetingctl.core.errors import (
+    Conflict,
+    InvalidInput,
+    MeetingctlError,
+    NotFound,
+    NotYours,
+    StorageFull,
+    TooLarge,
+    UnsafeName,
+)
 from meetingctl.core.paths import safe_join, write_atomic
 from meetingctl.core.secret import sha256_hex
 from meetingctl.server.aside import restored_on_failure
@@ -69,7 +78,7 @@ def distribution_folder(data_dir: Path, device_type: str, distribution: str) -> 
     try:
         folder = safe_join(storage_root(data_dir), device_type, distribution)
     except InvalidInput:
-        raise NotFound("Distribution not found") from None
+        raise NotYours("Distribution not found") from None
     if not folder.is_dir():
         raise NotFound("Distribution not found", hint="meetingctl fleet distributions list")
     return folder
@@ -231,7 +240,7 @@ def _type_folder(data_dir: Path, device_type: str) -> Path:
     try:
         folder = safe_join(storage_root(data_dir), device_type)
     except InvalidInput:
-        raise NotFound("Device type not found") from None
+        raise NotYours("Device type not found") from None
     if not folder.is_dir():
         raise NotFound("Device type not found", hint="meetingctl fleet distributions list")
     return folder

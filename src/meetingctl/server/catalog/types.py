@@ -33,6 +33,12 @@ def list_types(connection: sa.Connection) -> list[sa.RowMapping]:
     return list(connection.execute(query).mappings())
 
 
+def serial_prefix_of(connection: sa.Connection, device_type: str) -> str:
+    """Return what the serial numbers of a type begin with: what the table says, else the name of the type."""
+    query = sa.select(device_types.c.serial_prefix).where(device_types.c.live_name == fold_name(device_type))
+    return str(connection.execute(query).scalar() or device_type)
+
+
 def find_unknown(data_dir: Path, connection: sa.Connection, device_type: str, distribution: str) -> str | None:
     """Say what of a place is neither in the table nor a folder of files; None when both are known."""
     folders = tree.list_types(data_dir)

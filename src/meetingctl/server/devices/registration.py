@@ -21,9 +21,10 @@ from meetingctl.core.ids import (
 )
 from meetingctl.core.secret import sha256_hex
 from meetingctl.server.audit.chain import Actor, append
-from meetingctl.server.catalog.types import find_unknown
+from meetingctl.server.catalog.types import find_unknown, serial_prefix_of
 from meetingctl.server.db.schema import devices
 from meetingctl.server.devices import store
+from meetingctl.server.devices.model import new_serial
 from meetingctl.server.devices.routes import Operator, forget
 from meetingctl.server.http import (
     Body,
@@ -131,7 +132,7 @@ def manual_create(
             token_code=parse_token_code(body.token_code),
             device_type=body.device_type,
             distribution=body.distribution,
-            product_serial=body.product_serial or None,
+            product_serial=body.product_serial or new_serial(serial_prefix_of(connection, body.device_type)),
         )
 
     row = server.writer.run(change)

@@ -59,6 +59,7 @@ class Principal:
     device_types: frozenset[str] | None = None  # None: every type
     tags: frozenset[str] | None = None  # None: every tag
     user_id: int | None = None
+    user_role: str | None = None  # of a person, as the accounts name it
     session: str | None = None
 
     def may(self, permission: str) -> bool:
@@ -99,7 +100,7 @@ class Principal:
     @property
     def role_text(self) -> str:
         """The role as the API writes it."""
-        return self.service or ("device" if self.kind == "device" else self.role.name.lower())
+        return self.user_role or self.service or ("device" if self.kind == "device" else self.role.name.lower())
 
 
 ANONYMOUS = Principal("anonymous", "anonymous")
@@ -159,5 +160,6 @@ def principal_of_user(
         expires_at_ms=expires_at_ms,
         permissions=_OF_BUILDER if is_builder else None,
         user_id=user["id"],
+        user_role=user["role"],
         session=session,
     )

@@ -23,7 +23,7 @@ RowId = Annotated[str, Path(alias="id")]
 
 _QUERY = {
     "page": {"type": "integer", "minimum": 1, "default": 1},
-    "page_size": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50},
+    "page_size": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000},
     "active": {"type": "integer", "enum": [0, 1]},
     "device_type": {"type": "string", "maxLength": 128},
 }
@@ -100,7 +100,7 @@ def _shown(request: Request, connection: sa.Connection, row: sa.RowMapping) -> d
 @router.get("/api/admin/update-channels", **describe_admin(ChannelsReply, query=_QUERY))
 def list_channels(request: Request, principal: Viewer) -> dict[str, Any]:
     """List channels, oldest first."""
-    page, size = query_int(request, "page", 1, 1, 10**9), query_int(request, "page_size", 50, 1, 1000)
+    page, size = query_int(request, "page", 1, 1, 10**9), query_int(request, "page_size", 1000, 1, 1000)
     where: list[sa.ColumnElement[bool]] = []
     active, device_type = query_text(request, "active"), query_text(request, "device_type")
     if active is not None:

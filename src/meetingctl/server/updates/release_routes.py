@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from meetingctl.core.clock import wire_text
-from meetingctl.core.errors import InvalidInput, MeetingctlError, NotFound
+from meetingctl.core.errors import InvalidInput, MeetingctlError, NotFound, NotYours
+from meetingctl.core.ids import is_name
 from meetingctl.core.versions import (
     MANIFEST_CAP_BYTES,
     check_archive_name,
@@ -348,6 +349,7 @@ def _describe_file(query: dict[str, dict[str, Any]] | None = None) -> dict[str, 
     return described
 
 
+@router.head("/api/admin/updates/download", include_in_schema=False)
 @router.get("/api/admin/updates/download", **_describe_file(_NAMED))
 def download(request: Request, principal: ReleaseReader) -> Response:
     """Send the archive of a release, whole or in ranges."""
@@ -397,6 +399,7 @@ _PUBLISHED = describe_admin(None, 404, query={"expires": {"type": "integer"}, "s
 _PUBLISHED["responses"] = {**_describe_file()["responses"]}
 
 
+@router.head("/published/{device_type}/{distribution}/{version}/{file}", include_in_schema=False)
 @router.get("/published/{device_type}/{distribution}/{version}/{file}", **_PUBLISHED)
 async def get_published(request: Request, device_type: str, distribution: str, version: str, file: str) -> Response:
     """Send a published file: manifest.json, manifest.sig, CHANGELOG.md or the archive."""
@@ -413,6 +416,8 @@ async def get_published(request: Request, device_type: str, distribution: str, v
 def _send_published(request: Request, names: tuple[str, str, str], file: str) -> Response:
     """Raises: NotFound for a name that is no file of a published release, whatever it looks like."""
     server = server_of(request)
+    if not all(map(is_name, (*names, file))):
+        raise NotYours("Not found")
     try:
         with server.database.read() as connection:
             release = get_release(connection, *names)
