@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from planes import Fleet
 
-from meetingctl.server.aside import restored_on_failure
+from meetingctl.server.aside import recover_files, restored_on_failure
 from meetingctl.server.catalog.orphans import find_orphans
 from meetingctl.server.db.schema import distribution_files
 
@@ -28,7 +28,7 @@ def test_a_failure_puts_the_file_back(tmp_path: Path, before: str | None, change
         path.write_text(before)
 
     def fail() -> None:
-        with restored_on_failure(path, folder):
+        with restored_on_failure(tmp_path, path, folder, sha256=None):
             if change == "replace":
                 (tmp_path / "new").write_text("new")
                 (tmp_path / "new").replace(path)
@@ -45,11 +45,28 @@ def test_a_failure_puts_the_file_back(tmp_path: Path, before: str | None, change
 def test_what_goes_well_stays(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")
-    with restored_on_failure(path, tmp_path / "aside"):
+    with restored_on_failure(tmp_path, path, tmp_path / "aside", sha256="new"):
         (tmp_path / "new").write_text("new")
         (tmp_path / "new").replace(path)
     assert path.read_text() == "new"
     assert list((tmp_path / "aside").iterdir()) == []
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+@pytest.mark.parametrize("committed", [True, False])
+def test_after_a_crash_the_row_decides(tmp_path: Path, before: str | None, committed: bool) -> None:
+    path, folder = tmp_path / "a", tmp_path / "aside"
+    if before is not None:
+        path.write_text(before)
+    crash = restored_on_failure(tmp_path, path, folder, sha256="of the new one")
+    crash.__enter__()
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "new").replace(path)
+    recorded = "of the new one" if committed else before
+    assert recover_files(tmp_path, folder, lambda _: recorded, older_than_s=60) == [], "it may still be at work"
+    assert recover_files(tmp_path, folder, lambda _: recorded, older_than_s=0) == ([] if committed else ["a"])
+    assert (path.read_text() if path.exists() else None) == ("new" if committed else before)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.fixture

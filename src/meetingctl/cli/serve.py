@@ -174,7 +174,8 @@ def show_unit(
 
     run = of(ctx)
     text = render_unit(which_meetingctl())
-    advice = "/usr/bin/python3 -m venv --clear --system-site-packages /opt/meetingctl && /opt/meetingctl/bin/pip install ."
+    venv = "/opt/meetingctl"
+    advice = f"/usr/bin/python3 -m venv --clear --system-site-packages {venv} && {venv}/bin/pip install ."
     obstacle = find_unreadable(program_files())
     if not install:
         run.out.value({"unit": text, "path": str(UNIT_PATH)}, text=text)

@@ -13,6 +13,7 @@ from meetingctl.core.ids import is_name
 
 MANIFEST_CAP_BYTES = 1024 * 1024
 VERSION_MAX = 64
+NOTES_MAX = 4000
 RELEASE_FILES = ("manifest.json", "manifest.sig", "CHANGELOG.md")
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".zip")
 FIRST_VERSION = "1.0.0"
@@ -56,6 +57,8 @@ def check_name(text: str, what: str) -> str:
 
 def check_version(text: str) -> str:
     """Return a version that is safe in a path. Raises: InvalidInput."""
+    if text.startswith("-"):
+        raise UnsafeName("Invalid version", hint="a version begins with a letter or a digit")
     if len(text) > VERSION_MAX:
         raise InvalidInput("Invalid version", hint=f"a version has at most {VERSION_MAX} characters")
     return check_name(text, "version")
@@ -103,6 +106,7 @@ def parse_manifest(content: bytes) -> Manifest:
         raise InvalidInput("Invalid manifest", hint="a manifest has at most 1 MiB")
     try:
         facts = json.loads(content)
+        json.dumps(facts, ensure_ascii=False).encode()  # half a surrogate pair is no text: nobody could send it on
     except (ValueError, RecursionError):
         raise InvalidInput("Invalid manifest: no JSON") from None
     if not isinstance(facts, dict):
@@ -120,9 +124,18 @@ def parse_manifest(content: bytes) -> Manifest:
         archive=check_archive_name(_text(facts, "archive")),
         sha256=sha256,
         size_bytes=size_bytes,
-        notes=_text(facts, "notes", needed=False),
+        notes=_notes(facts),
         created_at=_text(facts, "created_at", needed=False),
     )
+
+
+def _notes(facts: dict[str, Any]) -> str:
+    text = _text(facts, "notes", needed=False)
+    if len(text) > NOTES_MAX:
+        raise InvalidInput(
+            "Invalid manifest: notes", hint=f"at most {NOTES_MAX} characters; put more into CHANGELOG.md"
+        )
+    return text
 
 
 def _text(facts: dict[str, Any], name: str, *, needed: bool = True) -> str:

@@ -32,7 +32,7 @@ from meetingctl.server.devices.presence_watch import watch_presence
 from meetingctl.server.identity.keys import NewKey, ensure_builder_key, ensure_first_admin
 from meetingctl.server.keys.files import keep_files
 from meetingctl.server.state import ServerState, make_state
-from meetingctl.server.sweeper import sweep_for_ever
+from meetingctl.server.sweeper import WORKING_S, recover_changes, sweep_for_ever
 from meetingctl.server.tunnels.directory import RegistryDirectory
 from meetingctl.server.tunnels.ports import fill_pool
 from meetingctl.server.updates.releases import recover
@@ -125,7 +125,10 @@ class ControlPlane:
         ports = parse_port_range(self._settings.tunnel_ports)
         await state.writer.run_async(lambda connection: fill_pool(connection, ports))
         self._keep_key(made)
-        for name in await asyncio.to_thread(recover, state, is_alone=state.database.dialect == "sqlite"):
+        is_alone = state.database.dialect == "sqlite"
+        for name in await asyncio.to_thread(recover_changes, state, older_than_s=0.0 if is_alone else WORKING_S):
+            log.warning("put back a file whose change was interrupted", extra={"file": name})
+        for name in await asyncio.to_thread(recover, state, is_alone=is_alone):
             log.warning("removed a publication that did not finish", extra={"release": name})
 
     def _keep_key(self, made: NewKey | None) -> None:

@@ -252,3 +252,10 @@ def test_a_step_of_another_process_is_not_done_twice(fleet: Fleet) -> None:
         assert fleet.write(lambda connection: _act(connection, row, Action("start"), now_ms())) is expected
     assert scene.show()["wave"] == 1
     assert len(fleet.rows(sa.select(rollout_devices))) == 2
+
+
+def test_a_rollout_to_nobody_is_refused(fleet: Fleet) -> None:
+    publish(fleet, "1.0.0")
+    body = {"device_type": "rpi", "distribution": "trixie", "version": "1.0.0", "selector": {"tag": "nosuch"}}
+    answer = fleet.call("POST", "/api/admin/rollouts", key=fleet.admin, json=body)
+    assert (answer.status_code, answer.json()["message"]) == (400, "No device is chosen")

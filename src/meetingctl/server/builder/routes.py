@@ -312,7 +312,7 @@ async def upload_file(request: Request, principal: Builder) -> dict[str, Any]:
                 if file.path.exists():  # a batch that fails is tried again
                     file.path.replace(target / file.filename)
 
-            with restored_on_failure(target / file.filename, folder):
+            with restored_on_failure(server.data_dir, target / file.filename, folder, sha256=file.sha256):
                 server.writer.run(change)
             tree.sync_folder(target)
 

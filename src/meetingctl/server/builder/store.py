@@ -73,6 +73,13 @@ def list_files(connection: sa.Connection, build_id: str) -> list[sa.RowMapping]:
     return list(connection.execute(query).mappings())
 
 
+def checksum_of(connection: sa.Connection, name: str) -> str | None:
+    """Return what the record of a build's file says, by its name below the data directory."""
+    _, build_id, filename = name.split("/")
+    is_it = sa.and_(build_files.c.build_id == build_id, build_files.c.filename == filename)
+    return connection.execute(sa.select(build_files.c.sha256).where(is_it)).scalar()
+
+
 def record_file(connection: sa.Connection, actor: Actor, build_id: str, file: UploadedFile, filetype: str) -> None:
     """Record a file, over the one of that name."""
     is_it = sa.and_(build_files.c.build_id == build_id, build_files.c.filename == file.filename)

@@ -8,6 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,7 @@ def place_file(state: ServerState, actor: Actor, device_type: str, distribution:
         if file.path.exists():  # a batch that fails is tried again
             file.path.replace(final)
 
-    with restored_on_failure(final, storage_root(state.data_dir) / INCOMING):
+    with _kept(state, final, file.sha256):
         state.writer.run(change)
     sync_folder(final.parent)
 
@@ -149,7 +150,7 @@ def delete_file(state: ServerState, actor: Actor, device_type: str, distribution
         append(connection, actor, "storage.delete", f"file:{device_type}/{distribution}/{filename}")
         path.unlink(missing_ok=True)
 
-    with restored_on_failure(path, storage_root(state.data_dir) / INCOMING):
+    with _kept(state, path, None):
         state.writer.run(change)
 
 
@@ -181,8 +182,19 @@ def write_distrib_json(state: ServerState, actor: Actor, device_type: str, distr
         )
         write_atomic(path, content)
 
-    with restored_on_failure(path, storage_root(state.data_dir) / INCOMING):
+    with _kept(state, path, file.sha256):
         state.writer.run(change)
+
+
+def _kept(state: ServerState, path: Path, sha256: str | None) -> AbstractContextManager[None]:
+    return restored_on_failure(state.data_dir, path, storage_root(state.data_dir) / INCOMING, sha256=sha256)
+
+
+def checksum_of(connection: sa.Connection, name: str) -> str | None:
+    """Return what the record of a stored file says, by its name below the data directory."""
+    _, device_type, distribution, filename = name.split("/")
+    query = sa.select(distribution_files.c.sha256).where(_is_file(device_type, distribution, filename))
+    return connection.execute(query).scalar()
 
 
 def check_json(content: bytes) -> Any:

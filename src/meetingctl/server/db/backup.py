@@ -35,7 +35,7 @@ from meetingctl.server.catalog.icons import ICONS
 from meetingctl.server.catalog.tree import STORAGE
 from meetingctl.server.credentials_file import NAME as CREDENTIALS
 from meetingctl.server.db.copy import copy_snapshot, open_existing, snapshot
-from meetingctl.server.db.engine import database_url, open_database
+from meetingctl.server.db.engine import Database, database_url, open_database
 from meetingctl.server.db.migrations import HEAD
 from meetingctl.server.db.schema import (
     build_files,
@@ -44,6 +44,7 @@ from meetingctl.server.db.schema import (
     package_jobs,
     releases,
 )
+from meetingctl.server.db.writer import take_turn
 from meetingctl.server.identity.sessions import FILE_NAME as LOGIN_KEY
 from meetingctl.server.sealing import FILE_NAME as SEALING_KEY
 from meetingctl.server.updates.releases import MANIFEST, PUBLISHED
@@ -165,9 +166,11 @@ def _take_snapshot(settings: Settings, data_dir: Path, to: Path, links: Path | N
     """
     url = database_url(settings.db_url, data_dir)
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
-        raise NotFound(f"no database at {url.database}", hint="meetingctl db migrate")
-    with open_existing(url) as database, snapshot(database) as connection:
-        taken = _take_files(data_dir, connection, links)
+        raise NotFound(f"no database at {url.database}", hint="name the server's folder with --data DIR")
+    with open_existing(url) as database, contextlib.ExitStack() as stack:
+        with _standing_still(database):
+            connection = stack.enter_context(snapshot(database))
+            taken = _take_files(data_dir, connection, links)
         if database.dialect == "sqlite":
             _copy_sqlite(connection, to)
             return taken
@@ -179,6 +182,20 @@ def _take_snapshot(settings: Settings, data_dir: Path, to: Path, links: Path | N
     with contextlib.closing(sqlite3.connect(to)) as copy:
         copy.execute("PRAGMA journal_mode=DELETE")
     return taken
+
+
+@contextlib.contextmanager
+def _standing_still(database: Database) -> Iterator[None]:
+    """Keep writers waiting, for as long as the files get their second links: each changes them in a transaction."""
+    with database.writing.connect() as connection:
+        if database.dialect == "sqlite":
+            connection.execute(sa.select(1))  # begins a transaction that writes, see `open_database`
+        else:
+            take_turn(connection)
+        try:
+            yield
+        finally:
+            connection.rollback()
 
 
 def _take_files(data_dir: Path, connection: sa.Connection, links: Path | None) -> list[Taken]:

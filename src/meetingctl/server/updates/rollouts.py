@@ -58,6 +58,10 @@ def start_rollout(
     target = find_channel(connection, device_type, distribution, channel)
     if target is None:  # inactive until the last wave: nobody has had a version of this channel before
         target = create_channel(connection, actor, {**about, "target_version": version, "active": False})
+    if ("tag" in chosen or "keys" in chosen) and not connection.execute(
+        _selected({**about, "selector": chosen}, 0)
+    ).first():
+        raise InvalidInput("No device is chosen", hint="meetingctl fleet list --fields device_key,tags")
     at_ms = now_ms()
     values = {
         **about,
@@ -235,7 +239,7 @@ def _prepare_chunk(connection: sa.Connection, rollout_id: int) -> bool:
     return True
 
 
-def _selected(row: sa.RowMapping, after_id: int) -> sa.Select[Any]:
+def _selected(row: Mapping[str, Any] | sa.RowMapping, after_id: int) -> sa.Select[Any]:
     selector = row["selector"]
     query = (
         sa.select(devices.c.id, presence.c.installed_version)

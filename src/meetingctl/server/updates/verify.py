@@ -18,6 +18,7 @@ from meetingctl.server.updates.releases import (
     MANIFEST,
     SIGNATURE,
     STAGING,
+    STALE_MS,
     Release,
     hash_file,
     list_releases,
@@ -99,7 +100,7 @@ def find_faults(data_dir: Path, connection: sa.Connection) -> list[dict[str, str
             faults.append({"name": release.name, "fault": f"missing: {', '.join(found.missing)}"})
         elif not found.sha256_match:
             faults.append({"name": release.name, "fault": "the archive is not the one that was published"})
-    return faults + find_orphans(data_dir, connection)
+    return faults + find_orphans(data_dir, connection, older_than_ms=STALE_MS)
 
 
 def find_missing(data_dir: Path, connection: sa.Connection) -> list[dict[str, str]]:
