@@ -119,7 +119,10 @@ def restore_backup(
     run = _at(ctx, data, db)
     report = restore(run.settings, run.data_dir, Path(file), dry_run=dry_run)
     if dry_run:
-        tell_plan(run, "restore", file, **report)
+        run.out.note(f"the archive is whole: {report['files']} files, made at {report['made_at']}")
+        if report["obstacle"]:
+            run.out.note(f"it cannot be restored here: {report['obstacle']}")
+        tell_plan(run, "restore", file, would_change=not report["obstacle"], **report)
         return
     run.out.record(report)
 

@@ -29,7 +29,7 @@ QUERY_ROWS = 10_000
 def _opened(settings: Settings, data_dir: Path, *, create: bool = False) -> Iterator[tuple[Database, sa.URL]]:
     url = database_url(settings.db_url, data_dir)
     if url.get_backend_name() == "sqlite" and not create and not Path(str(url.database)).exists():
-        raise NotFound(f"no database at {url.database}", hint="meetingctl db migrate")
+        raise NotFound(f"no database at {url.database}", hint="name the server's folder with --data DIR")
     database = open_database(url, readers=1)
     try:
         yield database, url
@@ -178,7 +178,7 @@ def _query_sqlite(path: Path, sql: str) -> list[dict[str, Any]]:
     import sqlite_utils
 
     if not path.exists():
-        raise NotFound(f"no database at {path}", hint="meetingctl db migrate")
+        raise NotFound(f"no database at {path}", hint="name the server's folder with --data DIR")
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         connection.execute("PRAGMA query_only=1")

@@ -32,16 +32,22 @@ def restore(settings: Settings, data_dir: Path, archive: Path, *, dry_run: bool 
     """Unpack an archive, compare every byte with its checksum, then put it in place, the database last.
 
     Returns {database, data, files, size_bytes, made_at, revision}. With `dry_run` the archive is read and compared,
-    nothing is written. The server must not run on this directory.
+    nothing is written, and `obstacle` says what the folder or the database holds that is in the way. The server must
+    not run on this directory.
     Raises: NotFound, Conflict when the directory or the database holds something, InvalidInput for an archive that is
     not whole, StorageFull, ConfigError.
     """
     url = database_url(settings.db_url, data_dir)
     _check_room(data_dir, archive)
-    _check_vacant(url, data_dir)
+    obstacle = None
     if dry_run:
         end = _read_archive(archive, None)
+        try:
+            _check_vacant(url, data_dir)
+        except Conflict as exc:
+            obstacle = exc.message
     else:
+        _check_vacant(url, data_dir)
         end = _unpack(url, data_dir, archive)
     return {
         "database": url.render_as_string(hide_password=True),
@@ -50,6 +56,7 @@ def restore(settings: Settings, data_dir: Path, archive: Path, *, dry_run: bool 
         "size_bytes": end["size_bytes"],
         "made_at": end["made_at"],
         "revision": end["revision"],
+        **({"obstacle": obstacle} if dry_run else {}),
     }
 
 

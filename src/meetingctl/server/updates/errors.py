@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from meetingctl.core.errors import Conflict, InvalidInput
+from meetingctl.core.errors import Conflict, InvalidInput, UnsafeName
+
+
+class HarmfulArchive(UnsafeName):
+    """The archive would harm a device that unpacks it."""
 
 
 class HashMismatch(InvalidInput):

@@ -24,6 +24,7 @@ from meetingctl.core.versions import (
 from meetingctl.server.db.schema import current_releases, update_channels
 from meetingctl.server.http import actor_of, query_int, server_of
 from meetingctl.server.state import ServerState
+from meetingctl.server.updates.archives import check_archive
 from meetingctl.server.updates.errors import HashMismatch
 from meetingctl.server.updates.files import send_file
 from meetingctl.server.updates.http import (
@@ -178,6 +179,7 @@ def _draft_of(server: ServerState, form: UploadForm, author: str) -> ReleaseDraf
     manifest = parse_manifest(content)
     if manifest.sha256 != archive.sha256:
         raise HashMismatch("SHA-256 of the archive is not the manifest's")
+    check_archive(archive.path)
     return ReleaseDraft(
         device_type=check_name(fields["device_type"], "device_type"),
         distribution=check_name(fields["distribution"], "distribution"),
