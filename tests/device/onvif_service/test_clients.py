@@ -16,6 +16,7 @@ from onvif import ONVIFCamera, ONVIFError
 from stream.conftest import gstreamer  # noqa: F401 - a fixture
 from stream.support import probe, running_stream, wait_until
 
+from meetingctl.device.stream.control import ask_daemon
 from meetingctl.device.system import System
 
 from .conftest import V4L2_CTL
@@ -191,6 +192,36 @@ def test_renew_unsubscribe_and_a_pull_that_waits(camera: Running) -> None:
     assert subcodes(camera.call("tev:PullMessages", pull.format("PT1H"), path)) == ["Sender", "InvalidArgVal"]
     check_response(camera.call("wsnt:Unsubscribe", "", path))
     assert subcodes(camera.call("wsnt:Renew", "", path)) == ["Sender", "ResourceUnknownFault"]
+
+
+@pytest.mark.gst
+def test_motion_that_a_detector_reports_is_pulled(streaming: Running) -> None:
+    """From the report at the stream's loopback HTTP to the message of a subscription that is older than all reports."""
+    from .schemas import check_response
+
+    def report(word: str) -> None:
+        port = ask_daemon(streaming.system, "status", timeout_s=20)["http_port"]
+        data = f'{{"motion": {word}}}'.encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/motion", data, timeout=30) as answer:
+            assert answer.status == 200
+
+    def pull() -> tuple[str, str]:
+        asked = "<tev:Timeout>PT30S</tev:Timeout><tev:MessageLimit>1</tev:MessageLimit>"
+        message = check_response(streaming.call("tev:PullMessages", asked, path)).find(".//{*}Message/{*}Message")
+        return message.get("PropertyOperation"), message.find("{*}Data/{*}SimpleItem").get("Value")
+
+    streaming.user, streaming.password = USER, PASSWORD
+    assert b"MotionAlarm" not in streaming.call("tev:GetEventProperties")
+    created = check_response(streaming.call("tev:CreatePullPointSubscription", path="/onvif/event_service"))
+    path = "/" + created.findtext(".//{*}Address").split("/", 3)[3]
+    report("false")
+    assert pull() == ("Initialized", "false")
+    assert b"MotionAlarm" in streaming.call("tev:GetEventProperties")
+    report("true")
+    report("false")
+    assert pull() == ("Changed", "true")
+    assert pull() == ("Changed", "false")
+    check_response(streaming.call("wsnt:Unsubscribe", "", path))
 
 
 NODE = """

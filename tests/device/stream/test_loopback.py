@@ -16,6 +16,7 @@ import pytest
 from meetingctl.core.errors import Busy, Forbidden, InvalidInput, MeetingctlError, NotFound
 from meetingctl.device.stream.control import ControlSocket, ask_daemon
 from meetingctl.device.stream.http import LoopbackHttp, Routes, answer, check_caller
+from meetingctl.device.stream.motion import Motion
 from meetingctl.device.system import System
 
 from .support import Stream, probe
@@ -31,6 +32,7 @@ def routes(**changes: Any) -> Routes:
         hls_file=lambda name: name.encode(),
         controls=lambda: {"Brightness": {"value": 0}},
         set_controls=set_controls,
+        report_motion=lambda is_moving: None,
     )._replace(**changes)
 
 
@@ -42,6 +44,29 @@ def test_every_route() -> None:
     assert json.loads(answer(routes(), "GET", "/controls", b"").body)["controls"] == {"Brightness": {"value": 0}}
     done = answer(routes(), "POST", "/set_controls", b'{"Brightness": 0.5}')
     assert json.loads(done.body) == {"success": True, "applied": {"Brightness": 0.5}}
+
+
+def test_motion_is_passed_on() -> None:
+    reports: list[bool] = []
+    server = routes(report_motion=reports.append)
+    for word in (b"true", b"false"):
+        assert answer(server, "POST", "/motion", b'{"motion": %s}' % word).status == 200
+    assert reports == [True, False]
+    for wrong in (b"{}", b'{"motion": 1}', b'{"motion": "true"}', b"true"):
+        with pytest.raises(InvalidInput):
+            answer(server, "POST", "/motion", wrong)
+
+
+def test_motion_is_seen_by_slow_readers_and_ends_without_news() -> None:
+    motion = Motion()
+    assert motion.state(100.0) is None
+    motion.report(False, 100.0)
+    assert motion.state(100.0) is False
+    motion.report(True, 110.0)
+    motion.report(False, 110.1)
+    assert [motion.state(now_s) for now_s in (110.2, 115.9, 116.1)] == [True, True, False]
+    motion.report(True, 200.0)
+    assert [motion.state(now_s) for now_s in (229.0, 231.0)] == [True, False]
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/status"), ("GET", "/set_controls")])

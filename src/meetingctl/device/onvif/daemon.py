@@ -71,6 +71,7 @@ class OnvifDaemon:
         self._announcer: Announcer | None = None
         self._threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="onvif")
         self._denied: dict[str, float] = {}
+        self._tells_motion = False
         self._port = 0
 
     def run(self) -> None:
@@ -181,8 +182,10 @@ class OnvifDaemon:
             await asyncio.sleep(_MOTION_S if facts.has_motion else _REFRESH_S)
 
     def _tell_motion(self, facts: Facts) -> None:
-        if facts.has_motion:
-            state = "true" if facts.stream["motion"] else "false"
+        """Pass on what the stream reports; when it reports no more, nothing moves."""
+        self._tells_motion |= facts.has_motion
+        if self._tells_motion:
+            state = "true" if facts.stream.get("motion") is True else "false"
             self._points.publish(Message(MOTION_TOPIC, ("Source", "VideoSource"), ("State", state), time.time()))
 
     async def _name_for_ever(self) -> None:

@@ -18,6 +18,7 @@ from meetingctl.device.onvif.soap import Element, Node, qname
 
 RELAY_TOPIC = "tns1:Device/Trigger/Relay"
 MOTION_TOPIC = "tns1:VideoSource/MotionAlarm"
+TOPICS = frozenset({RELAY_TOPIC, MOTION_TOPIC})
 MOST_POINTS = 8
 LONGEST_PULL_S = 120.0
 _MOST_MESSAGES = 100
@@ -190,8 +191,11 @@ def duration_s(written: str) -> float:
 
 
 def read_topics(holder: Element | None, offered: frozenset[str], *, now_s: float) -> frozenset[str]:
-    """Return the topics that a filter lets through, all without one. Raises: Fault for an unknown filter."""
-    chosen = offered
+    """Return the topics that a filter lets through. Raises: Fault for an unknown filter.
+
+    Without a filter these are all topics, also one that is offered only later.
+    """
+    chosen = TOPICS
     for item in () if holder is None else holder:
         if item.tag == qname("wsnt:TopicExpression"):
             chosen &= _choose(item, offered, now_s)

@@ -26,6 +26,7 @@ from meetingctl.device.stream.encoders import HARDWARE
 from meetingctl.device.stream.facts import Facts
 from meetingctl.device.stream.gstreamer import load_gstreamer
 from meetingctl.device.stream.http import LoopbackHttp, Routes
+from meetingctl.device.stream.motion import Motion
 from meetingctl.device.stream.mount import Mount
 from meetingctl.device.stream.probe import is_incomplete, read_facts
 from meetingctl.device.stream.reload import should_step_down
@@ -72,6 +73,7 @@ class StreamDaemon:
         self._loop = self._gst.GLib.MainLoop()
         self._stop = threading.Event()
         self._rates = figures.Rates()
+        self._motion = Motion()
         self._failures: list[tuple[str, float]] = []
         self._media_errors = self._stalls = self._ticks = 0
         self._sound_pause_s, self._sound_after_s = _SOUND_PAUSE_S, 0.0
@@ -312,6 +314,7 @@ class StreamDaemon:
             hls_file=hls.read,
             controls=lambda: self._camera().controls(),
             set_controls=lambda wanted: self._camera().set_controls(wanted),
+            report_motion=lambda is_moving: self.call(lambda: self._motion.report(is_moving, time.monotonic())),
         )
         try:
             self._http = LoopbackHttp(CSI_CONTROL_HOST, self._options.http_port, routes, on_close=hls.stop)
@@ -332,6 +335,7 @@ class StreamDaemon:
         clients, local_clients = stage.clients(), stage.local.clients()
         age_s = figures.youngest_age_s((flow.last_buffer_s for flow in flows), now_s)
         players = clients + local_clients
+        is_moving = self._motion.state(now_s)
         return {
             "state": figures.flow_state(running=len(flows), players=players, age_s=age_s, stall_s=STALL_S),
             "pid": os.getpid(),
@@ -348,6 +352,7 @@ class StreamDaemon:
             "stalls": self._stalls,
             **stage.describe(),
             "http_port": self._http.port if self._http else None,
+            **({} if is_moving is None else {"motion": is_moving}),
         }
 
 

@@ -1,7 +1,7 @@
 """The loopback HTTP of the stream daemon: state, figures, one picture, HLS, and the controls of a CSI camera.
 
-GET /status /metrics /snapshot.jpg /hls/live.m3u8 /controls, POST /set_controls. Only on 127.0.0.1: the web page of the
-device and its tools are the readers. Source of /controls and /set_controls: seed 002 section 5.9.
+GET /status /metrics /snapshot.jpg /hls/live.m3u8 /controls, POST /set_controls /motion. Only on 127.0.0.1: the web page
+of the device and its tools are the readers. Source of /controls and /set_controls: seed 002 section 5.9.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from meetingctl.core.errors import Busy, Forbidden, InvalidInput, MeetingctlError, NotFound, TooLarge
 from meetingctl.device.stream.figures import prometheus_text
+from meetingctl.device.stream.motion import read_report
 
 _MOST_REQUESTS = 16
 _BODY_BYTES = 16 * 1024
@@ -40,6 +41,7 @@ class Routes(NamedTuple):
     hls_file: Callable[[str], bytes]
     controls: Callable[[], Mapping[str, Any]]
     set_controls: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    report_motion: Callable[[bool], None]
 
 
 def answer(routes: Routes, method: str, path: str, body: bytes) -> Reply:
@@ -55,6 +57,9 @@ def answer(routes: Routes, method: str, path: str, body: bytes) -> Reply:
             return _json({"success": True, "controls": routes.controls()})
         case "POST", "/set_controls":
             return _json({"success": True, "applied": routes.set_controls(_object(body))})
+        case "POST", "/motion":
+            routes.report_motion(read_report(_object(body)))
+            return _json({"success": True})
         case "GET", name if name.startswith("/hls/"):
             kind = "application/vnd.apple.mpegurl" if name.endswith(".m3u8") else "video/mp2t"
             return Reply(routes.hls_file(name.removeprefix("/hls/")), kind)
@@ -167,7 +172,7 @@ def _object(body: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict) or len(value) > 100:
-        raise InvalidInput("the body is no JSON object of controls")
+        raise InvalidInput("the body is no JSON object")
     return value
 
 
