@@ -18,7 +18,7 @@ BEHAVIOURS = ("ok", "exit", "mute", "hang", "refuse", "drop")
 @dataclass
 class Crowd:
     """Servers by behaviour: `ok` echoes the command, `exit` ends with 7, `mute` never greets, `hang` never ends,
-    `refuse` is a closed port, `drop` cuts the connection after some output."""
+    `refuse` is a closed port, `drop` cuts the connection in the middle of its output."""
 
     folder: Path
     targets: dict[str, list[str]] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Crowd:
             await process.stdin.read()
             await asyncio.Event().wait()
         elif behaviour == "drop":
-            process.stdout.write(b"half a li")
+            process.stdout.write(b"half of it\n" * 20_000)
             await process.stdout.drain()
             process.channel.get_connection().abort()
         else:

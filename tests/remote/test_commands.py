@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -46,6 +47,32 @@ def test_run_carries_binary_output(meetingctl, device, tmp_path):
     assert done.stdout == content.read_bytes()
 
 
+@pytest.mark.parametrize(("size_mib", "style"), [(100, []), (40, ["--json"])])
+def test_a_hundred_mib_of_binary_output_need_little_memory(meetingctl, device, size_mib, style):
+    """They are passed on byte for byte; in JSON the first MiB is kept, as text."""
+    size_bytes = size_mib * 1024 * 1024
+    line = f"head -c {size_bytes} /dev/zero | openssl enc -aes-128-ctr -K 00 -iv 00 2>/dev/null"
+    command = ("remote", "run", *style, device.target, "-i", str(device.identity), "--")
+    taken, peak_kib = {}, {}
+    for name, words in {"little": "echo", "much": line}.items():
+        digest, taken[name] = hashlib.sha256(), 0
+        with meetingctl.start(*command, words, stderr=subprocess.DEVNULL) as process:
+            while chunk := process.stdout.read(65536):
+                digest.update(chunk)
+                taken[name] += len(chunk)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        peak_kib[name] = usage.ru_maxrss
+    assert peak_kib["much"] - peak_kib["little"] < 32 * 1024, peak_kib
+    if style:
+        assert 1024 * 1024 < taken["much"] < 8 * 1024 * 1024
+    else:
+        assert taken["much"] == size_bytes
+        there = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, check=True).stdout
+        assert digest.hexdigest() == hashlib.sha256(there).hexdigest()
+
+
 def test_a_changed_host_key_is_refused_until_it_is_trusted(meetingctl, device):
     name = f"[127.0.0.1]:{device.port}"
     pins = HostKeys(meetingctl.known_hosts)
@@ -55,6 +82,7 @@ def test_a_changed_host_key_is_refused_until_it_is_trusted(meetingctl, device):
     refused = meetingctl(*run)
     assert refused.returncode == 4
     assert other.fingerprint.encode() in refused.stderr
+    assert device.offered.fingerprint.encode() in refused.stderr
     hint = next(line for line in refused.stderr.decode().splitlines() if line.startswith("hint: "))
     trust = shlex.split(hint.removeprefix("hint: "))
     assert meetingctl(*trust[1:]).returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,24 +32,32 @@ def results(output: bytes) -> dict[str, str]:
     return {row["target"]: row["result"] for row in json.loads(output)}
 
 
-def test_every_outcome_is_told_and_the_run_ends_in_time(meetingctl, crowd, loop_thread):
-    loop_thread.run(crowd.start(ok=6, exit=2, mute=2, hang=2, refuse=2, drop=2))
-    names = crowd.names("ok", "exit", "mute", "hang", "refuse", "drop")
+def test_two_hundred_devices_each_with_its_outcome_and_within_the_deadline(meetingctl, crowd, loop_thread):
+    """Ten hang at connect, ten in the command, ten refuse, five cut the connection half way."""
+    loop_thread.run(crowd.start(mute=10, hang=10, refuse=10, drop=5, exit=5, ok=160))
+    names = crowd.names("mute", "hang", "refuse", "drop", "exit", "ok")
+    began_s = time.monotonic()
     done = meetingctl(
         *("remote", "run", *names, "-i", str(crowd.identity), "--deadline", "8s", "--retries", "1", "--json"),
         *("--", "uptime"),
     )
+    took_s = time.monotonic() - began_s
     assert done.returncode == 3, done.stderr
     expected = dict.fromkeys(crowd.names("ok"), "ok")
     expected |= dict.fromkeys(crowd.names("exit", "hang", "drop"), "failed")
     expected |= dict.fromkeys(crowd.names("mute", "refuse"), "unreachable")
     assert results(done.stdout) == expected
+    assert list(results(done.stdout)) == names
     rows = {row["target"]: row for row in json.loads(done.stdout)}
-    assert rows[crowd.names("exit")[0]]["exit_code"] == 7
-    assert rows[crowd.names("ok")[0]]["stdout"] == "ran uptime\n"
-    assert rows[crowd.names("refuse")[0]]["attempts"] == 2
+    assert {rows[name]["exit_code"] for name in crowd.names("exit")} == {7}
+    assert {rows[name]["stdout"] for name in crowd.names("ok")} == {"ran uptime\n"}
+    assert {rows[name]["attempts"] for name in crowd.names("refuse")} == {2}
+    assert {rows[name]["error"]["code"] for name in crowd.names("hang", "drop")} == {"transport_lost"}
+    assert Counter(expected.values()) == {"ok": 160, "failed": 20, "unreachable": 20}
     # What began is not begun again.
-    assert crowd.sessions == 12
+    assert crowd.sessions == 180
+    # Fifty at once: those that hang hold no other up, so the whole takes little longer than one deadline.
+    assert took_s < 30, took_s
 
 
 def test_output_of_many_carries_its_device_and_a_report_is_left(meetingctl, crowd, loop_thread):
