@@ -12,6 +12,7 @@ from meetingctl.core.errors import InvalidInput, MeetingctlError, error_for_stat
 from meetingctl.server.audit.refusals import note_refusal
 from meetingctl.server.audit.routes import router as audit_router
 from meetingctl.server.builder.routes import router as builder_router
+from meetingctl.server.builder.version_routes import router as builder_versions_router
 from meetingctl.server.catalog.flash_routes import router as flash_router
 from meetingctl.server.catalog.type_routes import router as device_types_router
 from meetingctl.server.devices.presence_routes import router as presence_router
@@ -58,6 +59,7 @@ def make_api(state: ServerState, directory: RegistryDirectory) -> FastAPI:
         relations_router,
         keys_router,
         builder_router,
+        builder_versions_router,
         tunnels_router,
         proxy_router,
         identity_router,

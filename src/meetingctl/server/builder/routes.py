@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import AliasChoices, BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from meetingctl.core.clock import iso_text, now_ms, wire_text
-from meetingctl.core.errors import Conflict, Forbidden, InvalidInput, NotFound
-from meetingctl.core.versions import Manifest, check_name, check_version, suggest_next
+from meetingctl.core.errors import Conflict, InvalidInput, NotFound
 from meetingctl.server.aside import restored_on_failure
-from meetingctl.server.audit.chain import append
 from meetingctl.server.builder import store
 from meetingctl.server.builder.archive import FORMATS
+from meetingctl.server.builder.bodies import (
+    DistributionsReply,
+    JobBody,
+    JobReply,
+    ManifestBody,
+    ManifestReply,
+    PackageBody,
+    PackageReply,
+    StartReply,
+    TypesReply,
+    UploadReply,
+    ValidityReply,
+    WhoamiReply,
+)
 from meetingctl.server.builder.manifest import check_manifest, list_missing
 from meetingctl.server.catalog import tree
 from meetingctl.server.catalog import types as type_table
 from meetingctl.server.catalog.room import room_bytes
 from meetingctl.server.http import (
-    Body,
     SuccessReply,
-    Text,
     actor_of,
     body_of,
     describe,
     need,
     read_json,
     server_of,
-    with_error,
 )
 from meetingctl.server.identity.principal import Principal, Role
 from meetingctl.server.state import ServerState
-from meetingctl.server.updates import channels, releases
-from meetingctl.server.updates.errors import VersionExists
+from meetingctl.server.updates import releases
 from meetingctl.server.updates.files import send_file
 from meetingctl.server.updates.http import check_type
-from meetingctl.server.updates.urls import file_url
 from meetingctl.server.uploads import receive_upload
 
 router = APIRouter(tags=["builder"])
@@ -47,125 +51,6 @@ router = APIRouter(tags=["builder"])
 Reader = Annotated[Principal, need(Role.VIEWER, permission="updates:view", limits="both")]
 Builder = Annotated[Principal, need(Role.OPERATOR, permission="updates:publish", limits="types")]
 _MIB = 1024**2
-_ROLLBACK_CHANNEL = "default"
-
-
-class WhoamiReply(BaseModel):
-    user: dict[str, Any]
-
-
-class TypeItem(BaseModel):
-    name: str
-    desc: str
-    icon: str | None
-
-
-class TypesReply(BaseModel):
-    device_types: list[TypeItem]
-
-
-class DistributionItem(BaseModel):
-    name: str
-    last_version: str | None
-
-
-class DistributionsReply(BaseModel):
-    distributions: list[DistributionItem]
-
-
-class PlaceBody(Body):
-    device_type: Text = Field(
-        min_length=1,
-        validation_alias=AliasChoices("device_type", "devicetype"),
-        json_schema_extra={"error": "Missing device_type or distribution"},
-    )
-    distribution: Text = with_error("Missing device_type or distribution", min_length=1)
-
-
-class SuggestReply(BaseModel):
-    suggested_version: str
-
-
-class StartReply(BaseModel):
-    build_id: str
-    upload_url: str
-    manifest_url: str
-
-
-class UploadReply(SuccessReply):
-    filename: str
-    filetype: str
-    path: str
-
-
-class ManifestBody(Body):
-    build_id: Text = with_error("Invalid manifest")
-    manifest: dict[str, Any] = with_error("Invalid manifest")
-
-
-class ValidityReply(SuccessReply):
-    valid: bool
-    missing: list[str]
-
-
-class ManifestReply(BaseModel):
-    manifest: dict[str, Any]
-    valid: bool
-    missing: list[str]
-
-
-class PackageBody(Body):
-    build_id: Text = ""
-    format: Text = "tar.gz"
-
-
-class PackageReply(SuccessReply):
-    job_id: str
-    status_url: str
-
-
-class JobBody(Body):
-    job_id: Text = ""
-
-
-class JobReply(BaseModel):
-    state: str
-    progress: int
-    download_url: str | None
-    sha256: str | None
-    log: list[str]
-
-
-class CommitBody(JobBody):
-    notes: Text = Field(default="", max_length=4000)
-
-
-class CommitReply(SuccessReply):
-    path: str
-    published_url: str
-
-
-class HistoryItem(BaseModel):
-    version: str
-    notes: str
-    sha256: str
-    size: int
-    created_at: str
-    author: str
-    action: str
-
-
-class HistoryReply(BaseModel):
-    history: list[HistoryItem]
-
-
-class VersionBody(PlaceBody):
-    version: Text = ""
-
-
-class DuplicateBody(VersionBody):
-    new_version: Text = Field(min_length=1)
-    notes: Text = Field(default="", max_length=4000)
 
 
 @router.get("/api/builder/whoami", **describe(WhoamiReply))
@@ -226,18 +111,6 @@ def list_distributions(request: Request, principal: Reader) -> dict[str, Any]:
             for name in sorted(names)
         ]
     return {"distributions": found}
-
-
-@router.post("/api/builder/suggest-version", **describe(SuggestReply, body=PlaceBody))
-def suggest_version(
-    request: Request, principal: Reader, body: Annotated[PlaceBody, Depends(body_of(PlaceBody))]
-) -> dict[str, str]:
-    """Propose the number after the newest published one (decision D-SUGGEST)."""
-    check_type(principal, body.device_type)
-    with server_of(request).database.read() as connection:
-        return {
-            "suggested_version": suggest_next(releases.list_versions(connection, body.device_type, body.distribution))
-        }
 
 
 async def _manifest_body(request: Request) -> dict[str, Any]:
@@ -408,149 +281,9 @@ def cancel_job(
 def download(request: Request, job_id: str, principal: Builder) -> Response:
     """Send the archive of a finished job, whole or in ranges."""
     server = server_of(request)
-    job = _finished(server, principal, job_id)
+    job = finished_job(server, principal, job_id)
     path = store.package_folder(server.data_dir, job_id) / job["archive_name"]
     return send_file(request, path, sha256=job["sha256"], media_type="application/octet-stream", public=False)
-
-
-@router.post("/api/builder/commit", **describe(CommitReply, 404, 409, 507, body=CommitBody))
-def commit(
-    request: Request, principal: Builder, body: Annotated[CommitBody, Depends(body_of(CommitBody))]
-) -> dict[str, Any]:
-    """Publish the archive of a finished job; the same bytes again change nothing (decision D-OVERWRITE)."""
-    server = server_of(request)
-    job = _finished(server, principal, body.job_id)
-    manifest, archive = job["manifest"], store.package_folder(server.data_dir, job["id"]) / job["archive_name"]
-    return _publish(
-        request,
-        principal,
-        (str(manifest["device_type"]), str(manifest["distribution"]), str(manifest["version"])),
-        archive,
-        (job["archive_name"], job["size_bytes"], job["sha256"]),
-        notes=body.notes or str(manifest.get("notes") or ""),
-        action="commit",
-    )
-
-
-_PLACE = {"type": {"type": "string"}, "distribution": {"type": "string"}}
-
-
-@router.get("/api/builder/history", **describe(HistoryReply, query=_PLACE))
-def get_history(request: Request, principal: Reader) -> dict[str, Any]:
-    """List what was published, committed, duplicated and rolled back, newest first."""
-    device_type, distribution = request.query_params.get("type"), request.query_params.get("distribution")
-    if not device_type or not distribution:
-        raise InvalidInput("Missing type or distribution")
-    check_type(principal, device_type)
-    with server_of(request).database.read() as connection:
-        rows = releases.list_history(connection, device_type, distribution)
-    return {
-        "history": [
-            {
-                "version": row["version"],
-                "notes": row["notes"],
-                "sha256": row["sha256"],
-                "size": row["size_bytes"],
-                "created_at": wire_text(row["at_ms"]),
-                "author": row["author"],
-                "action": row["action"],
-            }
-            for row in rows
-        ]
-    }
-
-
-@router.post("/api/builder/rollback", **describe(SuccessReply, 404, 409, body=VersionBody))
-def rollback(
-    request: Request, principal: Builder, body: Annotated[VersionBody, Depends(body_of(VersionBody))]
-) -> dict[str, Any]:
-    """Make an older version the current one, and the target of the default channel; nothing is deleted."""
-    check_type(principal, body.device_type)
-    server, actor = server_of(request), actor_of(request, principal)
-
-    def change(connection: sa.Connection) -> None:
-        release = _release(connection, body)
-        before = releases.set_current(connection, body.device_type, body.distribution, body.version)
-        releases.record_history(connection, release, "rollback", principal.name, f"from {before}")
-        row = channels.find_channel(connection, body.device_type, body.distribution, _ROLLBACK_CHANNEL)
-        if row is not None and row["target_version"] != body.version:
-            if not principal.may("channels:edit"):
-                raise Forbidden("Channel not allowed", hint="the key lacks the permission channels:edit")
-            channels.change_channel(connection, actor, row["id"], {"target_version": body.version})
-        after = {"version": body.version}
-        append(
-            connection, actor, "release.rollback", f"release:{release.name}", before={"version": before}, after=after
-        )
-
-    server.writer.run(change)
-    server.changes.announce()
-    return {"success": True}
-
-
-@router.post("/api/builder/duplicate", **describe(SuccessReply, 404, 409, 507, body=DuplicateBody))
-def duplicate(
-    request: Request, principal: Builder, body: Annotated[DuplicateBody, Depends(body_of(DuplicateBody))]
-) -> dict[str, Any]:
-    """Publish a version once more under a new number."""
-    server = server_of(request)
-    with server.database.read() as connection:
-        release = _release(connection, body)
-        if body.new_version in releases.list_versions(connection, body.device_type, body.distribution):
-            raise Conflict("Version already published")
-    folder = releases.release_folder(server.data_dir, body.device_type, body.distribution, body.version)
-    names = (body.device_type, body.distribution, body.new_version)
-    facts = (release.archive_name, release.size_bytes, release.sha256)
-    notes = body.notes or release.notes
-    _publish(request, principal, names, folder / release.archive_name, facts, notes=notes, action="duplicate")
-    return {"success": True}
-
-
-def _publish(
-    request: Request,
-    principal: Principal,
-    names: tuple[str, str, str],
-    archive: Path,
-    facts: tuple[str, int, str],
-    *,
-    notes: str,
-    action: str,
-) -> dict[str, Any]:
-    device_type, distribution, version = names
-    check_type(principal, device_type)
-    check_name(device_type, "device type")
-    check_name(distribution, "distribution")
-    check_version(version)
-    archive_name, size_bytes, sha256 = facts
-    manifest = Manifest(
-        device_type=device_type,
-        distribution=distribution,
-        version=version,
-        archive=archive_name,
-        sha256=sha256,
-        size_bytes=size_bytes,
-        notes=notes,
-        created_at=iso_text(now_ms()) or "",
-    )
-    draft = releases.ReleaseDraft(
-        device_type=device_type,
-        distribution=distribution,
-        version=version,
-        archive=archive,
-        archive_name=archive_name,
-        sha256=sha256,
-        size_bytes=size_bytes,
-        manifest=manifest.to_bytes(),
-        author=principal.name,
-        notes=notes,
-        action=action,
-    )
-    server = server_of(request)
-    try:
-        release = releases.publish_release(server, actor_of(request, principal), draft)
-    except VersionExists as exc:
-        raise Conflict("Version already published", hint=exc.hint) from None
-    url = file_url(request, server, release.name, release.archive_name)
-    return {"success": True, "path": release.name, "published_url": url}
 
 
 def _missing(connection: sa.Connection, build: sa.RowMapping) -> list[str]:
@@ -563,16 +296,10 @@ def _check_allowed(principal: Principal, manifest: dict[str, Any]) -> None:
         check_type(principal, str(manifest.get("device_type") or ""))
 
 
-def _finished(server: ServerState, principal: Principal, job_id: str) -> sa.RowMapping:
+def finished_job(server: ServerState, principal: Principal, job_id: str) -> sa.RowMapping:
+    """Return a job of the caller that is done. Raises: NotFound, Conflict."""
     with server.database.read() as connection:
         job = store.get_job(connection, principal, job_id)
     if job["state"] != "done":
         raise Conflict("Job not finished", hint=f"meetingctl builder status {job_id}")
     return job
-
-
-def _release(connection: sa.Connection, body: VersionBody) -> releases.Release:
-    try:
-        return releases.get_release(connection, body.device_type, body.distribution, body.version)
-    except NotFound:
-        raise NotFound("Version not found", hint="meetingctl fleet releases list") from None
