@@ -30,7 +30,7 @@ _meetingctl_subcommands() {
     'device config') words='get set list check' ;;
     'device stream') words='run status reload' ;;
     'device record') words='run status reload list prune delete lock unlock export thumbnail' ;;
-    'device onvif') words='run describe' ;;
+    'device onvif') words='run describe relay' ;;
     'device watchdog') words='run status recover' ;;
     'db') words='migrate status backup restore copy import-mysql check query' ;;
   esac
@@ -236,6 +236,7 @@ _meetingctl_options() {
     'device onvif') words='-h --help' ;;
     'device onvif run') words='--host --port --discovery-port --root -h --help' ;;
     'device onvif describe') words='--fields --root -h --help' ;;
+    'device onvif relay') words='--root -h --help' ;;
     'device watchdog') words='-h --help' ;;
     'device watchdog run') words='--once --dry-run --root -h --help' ;;
     'device watchdog status') words='--fields --root -h --help' ;;
@@ -794,6 +795,7 @@ _meetingctl_value_kind() {
     'device onvif run|--root') kind='@files' ;;
     'device onvif describe|--fields') kind='' ;;
     'device onvif describe|--root') kind='@files' ;;
+    'device onvif relay|--root') kind='@files' ;;
     'device watchdog run|--root') kind='@files' ;;
     'device watchdog status|--fields') kind='' ;;
     'device watchdog status|--root') kind='@files' ;;
@@ -868,6 +870,7 @@ _meetingctl_argument_kind() {
     'fleet files list|0') kind='@devices' ;;
     'builder manifest|1') kind='@files' ;;
     'device config check|0') kind='@files' ;;
+    'device onvif relay|0') kind='on off status' ;;
     'db backup|0') kind='@files' ;;
     'db restore|0') kind='@files' ;;
     'db copy|1') kind='@targets' ;;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -62,6 +63,36 @@ def describe_onvif(ctx: typer.Context, fields: Fields = "", root: Root = "") -> 
 
     run = of(ctx)
     run.out.record(describe_service(open_system(run, root)), fields=fields, order=_ORDER)
+
+
+class Switch(StrEnum):
+    """What can be asked of the relay."""
+
+    on = "on"
+    off = "off"
+    status = "status"
+
+
+@app.command("relay")
+def switch_relay(
+    ctx: typer.Context,
+    state: Annotated[Switch, typer.Argument(help="switch it, or only look")] = Switch.status,
+    root: Root = "",
+) -> None:
+    """Switch the relay, or show how it stands.
+
+    The ONVIF service holds the relay's line and has to run. Recorders that subscribe to its events are told.
+
+    Examples:
+      meetingctl device onvif relay
+      meetingctl device onvif relay on
+      meetingctl device onvif relay off --json
+    """
+    from meetingctl.device.stream.control import ONVIF, ask_daemon
+
+    run = of(ctx)
+    found = ask_daemon(open_system(run, root), f"relay {state.value}", daemon=ONVIF)
+    run.out.value(found, text=f"{found['token']}: {found['state']}")
 
 
 def _require_lxml() -> None:

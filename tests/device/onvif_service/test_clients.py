@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -173,6 +174,23 @@ def test_zeep_switches_the_relay_and_pulls_its_events(camera: Running) -> None:
     assert client.devicemgmt.GetRelayOutputs()[0].token == "RelayOutput1"
     with pytest.raises(ONVIFError):
         client.devicemgmt.SetRelayOutputState({"RelayOutputToken": "other", "LogicalState": "active"})
+
+
+def test_the_command_line_switches_the_relay_that_the_service_holds(camera: Running) -> None:
+    from .schemas import check_response
+
+    camera.user, camera.password = USER, PASSWORD
+    created = check_response(camera.call("tev:CreatePullPointSubscription", path="/onvif/event_service"))
+    path = "/" + created.findtext(".//{*}Address").split("/", 3)[3]
+    argv = [sys.executable, "-m", "meetingctl", "--json", "device", "onvif", "relay", "--root", str(camera.root)]
+    for word, shown in (("on", "1"), ("off", "0")):
+        ran = subprocess.run([*argv, word], capture_output=True, text=True, timeout=60, check=True)
+        assert json.loads(ran.stdout) == {"token": "RelayOutput1", "state": word}
+        assert (camera.root / "modules" / "level").read_text() == shown
+    asked = "<tev:Timeout>PT5S</tev:Timeout><tev:MessageLimit>10</tev:MessageLimit>"
+    pulled = check_response(camera.call("tev:PullMessages", asked, path))
+    states = [item.get("Value") for item in pulled.iterfind(".//{*}Data/{*}SimpleItem")]
+    assert states == ["inactive", "active", "inactive"]
 
 
 def test_renew_unsubscribe_and_a_pull_that_waits(camera: Running) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from meetingctl.core.errors import MeetingctlError, Unreachable
+from meetingctl.core.errors import InvalidInput, MeetingctlError, NotFound, Unreachable
 from meetingctl.core.layout import STREAM_STATE_SOCKET
 from meetingctl.device.config import read_config
 from meetingctl.device.onvif import naming
@@ -21,8 +21,9 @@ from meetingctl.device.onvif.encoder import MAIN_TOKEN, SUB_TOKEN, Encoding, cho
 from meetingctl.device.onvif.facts import UNPROVISIONED
 from meetingctl.device.onvif.fault import Fault
 from meetingctl.device.onvif.imaging import parse_csi, plan_controls
+from meetingctl.device.onvif.local import answer_line
 from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, RELAY_TOPIC, Message, PullPoints, duration_s, read_end
-from meetingctl.device.onvif.relay import Relay, refusal
+from meetingctl.device.onvif.relay import Relay, open_relay, refusal
 from meetingctl.device.stream.control import ControlSocket
 
 from .conftest import Device
@@ -190,6 +191,36 @@ def test_why_there_is_no_relay(device: Device) -> None:
     assert "version 2" in refusal(device.facts.config, object())
     assert refusal(device.facts.config, FakeGpiod()) == ""
     assert b"RelayOutputs" not in device.call("tds:GetRelayOutputs").body.replace(b"GetRelayOutputs", b"")
+
+
+def test_the_local_socket_switches_and_tells_why_it_cannot(device: Device) -> None:
+    heard: list[Message] = []
+    with pytest.raises(NotFound, match="RELAY_ENABLE is no"):
+        device.effects.hold_relay(lambda: open_relay(device.facts.config, None))
+    for line in ("relay status", "relay on"):
+        with pytest.raises(NotFound, match="RELAY_ENABLE is no"):
+            answer_line(device.effects, heard.append, line)
+    device.configure(RELAY_ENABLE="yes", RELAY_GPIO_PIN=17)
+    config, gpiod = device.facts.config, FakeGpiod()
+    device.effects.hold_relay(lambda: open_relay(config, gpiod))
+    answers = [answer_line(device.effects, heard.append, f"relay {word}") for word in ("status", "on", "off")]
+    assert [answer["state"] for answer in answers] == ["off", "on", "off"]
+    assert [message.data[1] for message in heard] == ["active", "inactive"]
+    for wrong in ("", "relay", "relay blink", "relays on", "status"):
+        with pytest.raises(InvalidInput):
+            answer_line(device.effects, heard.append, wrong)
+    device.effects.hold_relay(lambda: open_relay(config, FakeGpiod()))
+    assert gpiod.released
+
+
+def test_a_relay_that_is_gone_is_told() -> None:
+    points = PullPoints()
+    point = points.create(frozenset({RELAY_TOPIC}), 2000.0, now_s=1000.0)
+    points.publish(message("active"))
+    points.withdraw(RELAY_TOPIC, 1001.0)
+    assert [item.operation for item in point.take(10)] == ["Initialized", "Deleted"]
+    points.synchronize(point, now_s=1002.0)
+    assert not point.queue
 
 
 def test_a_csi_camera_has_its_own_names() -> None:

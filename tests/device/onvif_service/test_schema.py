@@ -90,16 +90,14 @@ FULL = {"RELAY_ENABLE": "yes", "RELAY_GPIO_PIN": 17, "SUBSTREAM_ENABLE": "yes", 
 def full(device: Device) -> None:
     """Switch everything on that a camera can have."""
     device.configure(**FULL)
-    device.effects.relay = Relay(device.facts.config, FakeGpiod())
     device.more |= {
         "has_relay": True,
         "stream": {"sound": "aac", "motion": False, "source": "usb"},
         "name_servers": ("10.0.0.1",),
         "gateways": ("10.0.0.1",),
     }
-    message = device.effects.relay_message()
-    assert message is not None
-    device.points.publish(message)
+    config = device.facts.config
+    device.points.publish(device.effects.hold_relay(lambda: Relay(config, FakeGpiod())))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

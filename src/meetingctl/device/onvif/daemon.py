@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
-from meetingctl.core.errors import ConfigError, MeetingctlError
-from meetingctl.core.layout import WS_DISCOVERY_PORT
+from meetingctl.core.errors import Busy, ConfigError, MeetingctlError
+from meetingctl.core.layout import ONVIF_SOCKET, WS_DISCOVERY_PORT
 from meetingctl.device.notify import Notifier
 from meetingctl.device.onvif import discovery, naming
 from meetingctl.device.onvif.addresses import address_for
@@ -26,10 +27,12 @@ from meetingctl.device.onvif.effects import Effects
 from meetingctl.device.onvif.event_service import pulled
 from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.onvif.http import HttpRequest, HttpResponse, HttpServer
+from meetingctl.device.onvif.local import answer_line
 from meetingctl.device.onvif.multicast import Announcer
-from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, Message, Pull, PullPoints
+from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, RELAY_TOPIC, Message, Pull, PullPoints
 from meetingctl.device.onvif.relay import load_gpiod, open_relay
 from meetingctl.device.onvif.source import FactSource
+from meetingctl.device.stream.control import ONVIF, ControlSocket
 from meetingctl.device.system import System
 
 _REFRESH_S = 5.0
@@ -69,6 +72,7 @@ class OnvifDaemon:
         self._service = Service(self._effects, self._gate, self._points, self._publish_from_thread)
         self._http = HttpServer(self._answer)
         self._announcer: Announcer | None = None
+        self._socket: ControlSocket | None = None
         self._threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="onvif")
         self._denied: dict[str, float] = {}
         self._tells_motion = False
@@ -95,12 +99,15 @@ class OnvifDaemon:
         await self._listen()
         jobs = [asyncio.create_task(job()) for job in (self._refresh_for_ever, self._name_for_ever)]
         self._open_discovery()
+        self._open_socket()
         self._tell_start()
         self._notifier.ready(f"port {self._port}")
         try:
             await stop.wait()
         finally:
             self._notifier.stopping()
+            if self._socket is not None:
+                self._socket.close()
             if self._announcer is not None:
                 self._announcer.close()
             for job in jobs:
@@ -144,7 +151,8 @@ class OnvifDaemon:
             log.warning("anybody on the network may use ONVIF: set RTSP_USER and RTSP_PASSWORD")
 
     def _hang_up(self) -> None:
-        self._source.now()
+        if not self._source.now().has_relay:
+            self._relay_key = ()  # the chip may be there by now
         self._follow_relay()
         log.info("configuration read again")
 
@@ -161,12 +169,24 @@ class OnvifDaemon:
         if key == self._relay_key:
             return
         self._relay_key = key
-        if self._effects.relay is not None:
-            self._effects.relay.close()
-        self._effects.relay = open_relay(config, load_gpiod() if config.relay_enable else None)
-        self._source.set_relay(self._effects.relay is not None)
-        if (message := self._effects.relay_message()) is not None:
-            self._points.publish(message)
+        self._points.withdraw(RELAY_TOPIC, time.time())
+        try:
+            gpiod = load_gpiod() if config.relay_enable else None
+            self._points.publish(self._effects.hold_relay(lambda: open_relay(config, gpiod)))
+        except MeetingctlError as error:
+            self._source.set_relay(False)
+            if config.relay_enable:
+                log.error("no relay", extra={"reason": error.message, "hint": error.hint})
+        else:
+            self._source.set_relay(True)
+
+    def _open_socket(self) -> None:
+        """Let the web page and the command line switch the relay; without the socket ONVIF works all the same."""
+        path = self._system.path(ONVIF_SOCKET)
+        try:
+            self._socket = ControlSocket(path, partial(answer_line, self._effects, self._publish_from_thread), ONVIF)
+        except (OSError, Busy) as exc:
+            log.warning("no local socket", extra={"path": str(path), "error": str(exc)})
 
     # In the background.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from meetingctl.core.errors import MeetingctlError, Unreachable
+from meetingctl.core.errors import MeetingctlError, NotFound, Unreachable
 from meetingctl.device.config import DeviceConfig, change_config
 from meetingctl.device.onvif import imaging
 from meetingctl.device.onvif.facts import Facts
@@ -70,13 +70,14 @@ class Reloader:
 class Effects:
     """The ways to act. Everything here may block and belongs into a thread."""
 
-    def __init__(self, system: System, relay: Relay | None = None) -> None:
+    def __init__(self, system: System) -> None:
         self._system = system
         self._reloader = Reloader(system)
         self._picture_lock = threading.Lock()
         self._picture = (b"", 0.0)
         self._relay_lock = threading.Lock()
-        self.relay = relay
+        self._relay: Relay | None = None
+        self._no_relay: tuple[str, str | None] = ("no relay", None)
 
     def change_config(self, changes: Mapping[str, str], config: DeviceConfig) -> None:
         """Write keys of config.env and let the stream read them. Raises: MeetingctlError."""
@@ -91,20 +92,37 @@ class Effects:
         """Raises: MeetingctlError."""
         imaging.write_controls(self._system, facts, camera, planned)
 
-    def set_relay(self, is_on: bool) -> Message | None:
-        """Switch the relay and return the event of it. Raises: MeetingctlError."""
-        with self._relay_lock:
-            if self.relay is None:
-                raise MeetingctlError("no relay", hint="meetingctl device onvif describe")
-            self.relay.set(is_on)
-            return self.relay_message()
+    def hold_relay(self, take: Callable[[], Relay]) -> Message:
+        """Release the line that is held, take another one and return the event of its state.
 
-    def relay_message(self) -> Message | None:
-        """Return the state of the relay as an event, None without a relay."""
-        if self.relay is None:
-            return None
-        state = "active" if self.relay.is_on else "inactive"
-        return Message(RELAY_TOPIC, ("RelayToken", self.relay.token), ("LogicalState", state), time.time())
+        Raises: MeetingctlError with the reason why there is no relay now.
+        """
+        with self._relay_lock:
+            self._release_relay()
+            try:
+                self._relay = take()
+            except MeetingctlError as error:
+                self._no_relay = (error.message, error.hint)
+                raise
+            return _relay_message(self._relay)
+
+    def relay(self) -> Relay:
+        """Return the relay. Raises: NotFound with the reason why there is none."""
+        if self._relay is None:
+            raise NotFound(self._no_relay[0], hint=self._no_relay[1])
+        return self._relay
+
+    def set_relay(self, is_on: bool, publish: Callable[[Message], None]) -> None:
+        """Switch the relay and tell of it, in this order also when two ask at once. Raises: MeetingctlError."""
+        with self._relay_lock:
+            relay = self.relay()
+            relay.set(is_on)
+            publish(_relay_message(relay))
+
+    def _release_relay(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
+        self._relay = None
 
     def request_keyframe(self) -> None:
         """Ask the encoder for a keyframe; a stream that cannot sends one at its next interval anyway."""
@@ -128,5 +146,10 @@ class Effects:
 
     def close(self) -> None:
         self._reloader.close()
-        if self.relay is not None:
-            self.relay.close()
+        with self._relay_lock:
+            self._release_relay()
+
+
+def _relay_message(relay: Relay) -> Message:
+    state = "active" if relay.is_on else "inactive"
+    return Message(RELAY_TOPIC, ("RelayToken", relay.token), ("LogicalState", state), time.time())

@@ -42,11 +42,9 @@ def set_relay_output_state(call: Call) -> Node:
     if state not in {"active", "inactive"}:
         raise invalid_args("LogicalState is active or inactive")
     try:
-        message = call.effects.set_relay(state == "active")
+        call.effects.set_relay(state == "active", call.publish)
     except MeetingctlError as error:
         raise action_failed(error.message) from error
-    if message is not None:
-        call.publish(message)
     return ("tds:SetRelayOutputStateResponse",)
 
 

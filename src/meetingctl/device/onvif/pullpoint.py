@@ -158,6 +158,13 @@ class PullPoints:
         for point in self._points.values():
             point.put(replace(message, operation="Initialized") if last is None else message)
 
+    def withdraw(self, topic: str, now_s: float) -> None:
+        """Tell everybody that a property is gone."""
+        for key in [key for key in self._current if key[0] == topic]:
+            last = self._current.pop(key)
+            for point in self._points.values():
+                point.put(replace(last, operation="Deleted", at_s=now_s))
+
     def synchronize(self, point: PullPoint, *, now_s: float) -> None:
         """Put the current value of each property into the queue."""
         for message in self._current.values():

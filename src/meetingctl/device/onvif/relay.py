@@ -6,15 +6,12 @@ A line that is released may fall back to its reset state, so no second program e
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import Any
 
-from meetingctl.core.errors import MeetingctlError
+from meetingctl.core.errors import MeetingctlError, NotFound
 from meetingctl.device.config import DeviceConfig
 
 _CONSUMER = "meetingctl-onvif"
-
-log = logging.getLogger(__name__)
 
 
 class Relay:
@@ -72,14 +69,8 @@ def load_gpiod() -> Any | None:
         return None
 
 
-def open_relay(config: DeviceConfig, gpiod: Any | None) -> Relay | None:
-    """Take the relay's line, or log why there is none."""
+def open_relay(config: DeviceConfig, gpiod: Any | None) -> Relay:
+    """Take the relay's line. Raises: NotFound with the reason why there is none, MeetingctlError."""
     if reason := refusal(config, gpiod):
-        if config.relay_enable:
-            log.warning("no relay", extra={"reason": reason})
-        return None
-    try:
-        return Relay(config, gpiod)
-    except MeetingctlError as error:
-        log.error("no relay", extra={"reason": error.message, "hint": error.hint})
-        return None
+        raise NotFound(f"no relay: {reason}", hint="meetingctl device onvif describe")
+    return Relay(config, gpiod)

@@ -1,4 +1,4 @@
-"""The Unix socket through which programs on the device ask the stream daemon: one line in, one JSON line out."""
+"""The Unix socket through which programs on the device ask a daemon: one line in, one JSON line out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from meetingctl.core.errors import Busy, MeetingctlError, Unreachable, error_for_status
-from meetingctl.core.layout import STREAM_STATE_SOCKET
+from meetingctl.core.layout import ONVIF_SOCKET, ONVIF_UNIT, STREAM_STATE_SOCKET, STREAM_UNIT
 from meetingctl.device.system import System
 
 _LINE_BYTES = 256
@@ -25,16 +25,28 @@ log = logging.getLogger(__name__)
 Answer = Callable[[str], dict[str, Any]]
 
 
+class Daemon(NamedTuple):
+    """A daemon that can be asked: what people call it, its socket on the device, its unit."""
+
+    name: str
+    socket: str
+    unit: str
+
+
+STREAM = Daemon("stream daemon", STREAM_STATE_SOCKET, STREAM_UNIT)
+ONVIF = Daemon("ONVIF service", ONVIF_SOCKET, ONVIF_UNIT)
+
+
 class ControlSocket:
     """Listen below `path` and answer one caller after the other, in a thread of its own."""
 
-    def __init__(self, path: Path, answer: Answer) -> None:
+    def __init__(self, path: Path, answer: Answer, daemon: Daemon = STREAM) -> None:
         """`answer` is called in the thread. Raises: Busy when another daemon answers there, OSError."""
         self._path = path
         self._answer = answer
         path.parent.mkdir(parents=True, exist_ok=True)
         if _is_answered(path):
-            raise Busy(f"another stream daemon answers at {path}", hint="systemctl status rpi-av-rtsp-recorder")
+            raise Busy(f"another {daemon.name} answers at {path}", hint=f"systemctl status {daemon.unit}")
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.bind(str(path))
@@ -70,12 +82,12 @@ class ControlSocket:
         return json.dumps(body).encode()
 
 
-def ask_daemon(system: System, line: str, *, timeout_s: float = 5.0) -> dict[str, Any]:
-    """Ask the running stream daemon (`status` or `reload`) and return its answer.
+def ask_daemon(system: System, line: str, *, timeout_s: float = 5.0, daemon: Daemon = STREAM) -> dict[str, Any]:
+    """Ask a running daemon (the stream daemon knows `status`, `reload` and `keyframe`) and return its answer.
 
     Raises: Unreachable when none runs, or the error that the daemon answered with.
     """
-    path = system.path(STREAM_STATE_SOCKET)
+    path = system.path(daemon.socket)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
             peer.settimeout(timeout_s)
@@ -84,10 +96,10 @@ def ask_daemon(system: System, line: str, *, timeout_s: float = 5.0) -> dict[str
             body = json.loads(_read_all(peer))
     except (OSError, ValueError) as exc:
         raise Unreachable(
-            f"the stream daemon does not answer at {STREAM_STATE_SOCKET}", hint="systemctl status rpi-av-rtsp-recorder"
+            f"the {daemon.name} does not answer at {daemon.socket}", hint=f"systemctl status {daemon.unit}"
         ) from exc
     if not isinstance(body, dict):
-        raise Unreachable(f"{STREAM_STATE_SOCKET}: not a stream daemon")
+        raise Unreachable(f"{daemon.socket}: not a {daemon.name}")
     if isinstance(error := body.get("error"), dict):
         raise error_for_status(int(body.get("status", 500)), str(error.get("message")), hint=error.get("hint"))
     return body
