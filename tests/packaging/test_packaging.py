@@ -21,7 +21,7 @@ from meetingctl.device.units import RESTART_TIMEOUT_S
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 UNITS = sorted((PACKAGING / "systemd").glob("*.service"))
-PROGRAM = "/opt/meetingctl/bin/meetingctl"
+PROGRAM = layout.PROGRAM
 DAEMONS = {
     layout.STREAM_UNIT: "stream",
     layout.RECORDER_UNIT: "record",

@@ -33,8 +33,19 @@ WEB_DIR = "/opt/rpi-cam-webmanager"
 WEB_RELEASES_DIR = f"{WEB_DIR}.releases"
 VERSION_FILE = f"{WEB_DIR}/VERSION"
 DEPENDENCIES_JSON = f"{WEB_DIR}/DEPENDENCIES.json"
+REQUIREMENTS_TXT = f"{WEB_DIR}/requirements.txt"
+PROGRAM = f"{WEB_DIR}/venv/bin/meetingctl"  # what the units start; WEB_DIR is a link to one of the releases
+RELEASE_FACTS_DIR_NAME = ".release"  # in each release: where it came from, and what it replaced
 BIN_DIR = "/usr/local/bin"
 UNIT_DIR = "/etc/systemd/system"
+
+# Where the folders below `packaging/` of a release go.
+PACKAGED_DIRS = {
+    "systemd": UNIT_DIR,
+    "udev": "/etc/udev/rules.d",
+    "tmpfiles.d": "/etc/tmpfiles.d",
+    "logrotate.d": "/etc/logrotate.d",
+}
 
 # Data.
 CACHE_DIR = "/var/cache/rpi-cam"
@@ -68,6 +79,7 @@ STATE_DIR = "/run/meetingctl"
 SCHEDULER_STATE_JSON = f"{STATE_DIR}/scheduler-state.json"
 WATCHDOG_STATE_JSON = f"{STATE_DIR}/watchdog-state.json"
 UPDATE_STATUS_JSON = f"{STATE_DIR}/update-status.json"
+SYSTEMD_BOOTED_DIR = "/run/systemd/system"  # there while systemd runs this system, see sd_booted(3)
 
 # Files of the operating system that the device side writes.
 HOSTAPD_CONF = "/etc/hostapd/hostapd.conf"
@@ -84,6 +96,16 @@ DEVICE_SSH_DIR = "/home/device/.ssh"
 BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 MACHINE_MODEL_FILE = "/proc/device-tree/model"
 FIRST_VIDEO_DEVICE = "/dev/video0"
+
+# Files of the distribution that an installation looks at or changes.
+CLOUD_CFG = "/etc/cloud/cloud.cfg"
+CLOUD_DROPIN = "/etc/cloud/cloud.cfg.d/99-rpi-cam.cfg"
+CLOUD_HOSTNAME_MEMORY = "/var/lib/cloud/data/previous-hostname"
+APT_LISTS_DIR = "/var/lib/apt/lists"
+PASSWD_FILE = "/etc/passwd"
+GROUP_FILE = "/etc/group"
+WEB_GROUP = "www-data"
+DEVICE_USER = "device"
 
 # Units, without the suffix `.service`.
 STREAM_UNIT = "rpi-av-rtsp-recorder"
