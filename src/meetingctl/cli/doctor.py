@@ -137,6 +137,26 @@ def check_server(run: Invocation) -> Iterator[Finding]:
             yield Finding("identity", "ok", f"{identity.get('principal')}, role {identity.get('role')}")
 
 
+def check_camera(run: Invocation) -> Iterator[Finding]:
+    """Where this machine is a camera, look at the services that others use of it."""
+    from meetingctl.cli.device_system import open_system
+    from meetingctl.core.layout import CONFIG_DIR
+
+    try:
+        system = open_system(run)
+        if not system.path(CONFIG_DIR).is_dir():
+            return
+    except MeetingctlError as error:
+        yield Finding("camera", "absent", error.message, error.hint)
+        return
+    if importlib.util.find_spec("lxml") is None:
+        yield Finding("onvif", "failed", "the Python library lxml is missing", "apt install python3-lxml")
+        return
+    from meetingctl.device.onvif.health import check_onvif
+
+    yield from (Finding(*health) for health in check_onvif(system))
+
+
 def check_clock(skew_s: float | None) -> Finding:
     """Judge how far the server's clock is from ours."""
     if skew_s is None:
@@ -157,6 +177,7 @@ def collect_findings(run: Invocation) -> list[Finding]:
     ]
     if findings[-1].status == "ok":
         findings += check_server(run)
+    findings += check_camera(run)
     findings += check_optional_parts()
     return [replace(finding, hint=run.complete(finding.hint)) if finding.hint else finding for finding in findings]
 

@@ -66,7 +66,7 @@ UPDATE_LOG = f"{LOG_DIR}/update_from_file.log"
 # Sockets and facts that daemons on the device share; gone after a reboot.
 RUN_DIR = "/run/rpi-cam"
 STREAM_STATE_SOCKET = f"{RUN_DIR}/stream.sock"
-ONVIF_SOCKET = f"{RUN_DIR}/onvif.sock"  # the relay for the web page and the command line
+ONVIF_SOCKET = f"{RUN_DIR}/onvif.sock"  # for the web page and the command line: state and relay
 RECORDER_STATE_JSON = f"{RUN_DIR}/recorder.json"  # what the recorder does; see device/recorder/progress.py
 RECORDER_INPUT = f"{RUN_DIR}/recorder-input.ffconcat"  # the address for ffmpeg, a password included; 0600
 # {"host", "port", "path"} of the RTSP listener without a password; 0600.

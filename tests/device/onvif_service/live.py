@@ -73,6 +73,14 @@ class Running:
     def log_text(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    def wait_for_log(self, words: str) -> str:
+        """Return the log as soon as it holds these words."""
+        ends_s = time.monotonic() + DEADLINE_S
+        while words not in (text := self.log_text()):
+            assert time.monotonic() < ends_s, text
+            time.sleep(0.05)
+        return text
+
     def post(self, body: bytes, path: str = "/onvif/device_service", **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=DEADLINE_S)
         try:

@@ -53,6 +53,49 @@ def test_a_wrong_configuration_or_a_port_in_use_is_78(tmp_path: Path) -> None:
     assert f"port {port} is in use" in ran.stderr
 
 
+TIMEDATECTL = '#!/bin/sh\ncat "$(dirname "$0")/synchronized"\n'
+
+
+def doctor(root: Path, path: str) -> dict[str, tuple[str, str]]:
+    env = {**os.environ, "MEETINGCTL_ROOT": str(root), "PATH": path, "MEETINGCTL_TIMEOUT_S": "1"}
+    argv = [sys.executable, "-m", "meetingctl", "doctor", "--json"]
+    ran = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    rows = json.loads(ran.stdout)
+    return {row["check"]: (row["status"], row["detail"]) for row in rows if row["check"].startswith("onvif")}
+
+
+def test_doctor_says_what_recorders_will_miss(tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "timedatectl").write_text(TIMEDATECTL)
+    (tools / "timedatectl").chmod(0o755)
+    (tools / "synchronized").write_text("no\n")
+    path = f"{tools}:{os.environ['PATH']}"
+    configure(tmp_path, {"RELAY_ENABLE": "yes"})
+    found = doctor(tmp_path, path)
+    assert {name: status for name, (status, _) in found.items()} == {
+        "onvif": "warning", "onvif login": "warning", "onvif clock": "warning"
+    }  # fmt: skip
+    assert "does not answer" in found["onvif"][1]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("", 0))
+        daemon = Running(tmp_path, path=path)
+        daemon.start(f"--discovery-port={taken.getsockname()[1]}")
+        try:
+            assert "the clock is not synchronized" in daemon.wait_for_log("the clock is not")
+            found = doctor(tmp_path, path)
+        finally:
+            daemon.stop()
+    assert found["onvif"] == ("ok", f"port {daemon.port}, 0 subscriptions")
+    assert found["onvif discovery"][0] == "warning"
+    assert found["onvif relay"] == ("warning", "no relay: RELAY_GPIO_PIN is 0")
+    (tools / "synchronized").write_text("yes\n")
+    configure(tmp_path, {"RTSP_USER": "admin", "RTSP_PASSWORD": "secret"})
+    assert {doctor(tmp_path, path)[f"onvif {name}"][0] for name in ("login", "clock")} == {"ok"}
+    System(tmp_path).write("/etc/rpi-cam/onvif.conf", '{"enabled": false}')
+    assert doctor(tmp_path, path)["onvif"][0] == "absent"
+
+
 def test_the_daemon_ends_cleanly_and_reads_again_on_hup(tmp_path: Path) -> None:
     import signal
 

@@ -199,16 +199,16 @@ def test_the_local_socket_switches_and_tells_why_it_cannot(device: Device) -> No
         device.effects.hold_relay(lambda: open_relay(device.facts.config, None))
     for line in ("relay status", "relay on"):
         with pytest.raises(NotFound, match="RELAY_ENABLE is no"):
-            answer_line(device.effects, heard.append, line)
+            answer_line(device.effects, heard.append, dict, line)
     device.configure(RELAY_ENABLE="yes", RELAY_GPIO_PIN=17)
     config, gpiod = device.facts.config, FakeGpiod()
     device.effects.hold_relay(lambda: open_relay(config, gpiod))
-    answers = [answer_line(device.effects, heard.append, f"relay {word}") for word in ("status", "on", "off")]
+    answers = [answer_line(device.effects, heard.append, dict, f"relay {word}") for word in ("status", "on", "off")]
     assert [answer["state"] for answer in answers] == ["off", "on", "off"]
     assert [message.data[1] for message in heard] == ["active", "inactive"]
-    for wrong in ("", "relay", "relay blink", "relays on", "status"):
+    for wrong in ("", "relay", "relay blink", "relays on", "state"):
         with pytest.raises(InvalidInput):
-            answer_line(device.effects, heard.append, wrong)
+            answer_line(device.effects, heard.append, dict, wrong)
     device.effects.hold_relay(lambda: open_relay(config, FakeGpiod()))
     assert gpiod.released
 

@@ -12,15 +12,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from meetingctl.core.errors import Busy, ConfigError, MeetingctlError
+from meetingctl.core.errors import Busy, ConfigError, MeetingctlError, Unreachable
 from meetingctl.core.layout import ONVIF_SOCKET, WS_DISCOVERY_PORT
 from meetingctl.device.notify import Notifier
 from meetingctl.device.onvif import discovery, naming
 from meetingctl.device.onvif.addresses import address_for
 from meetingctl.device.onvif.auth import Caller, Denied, Gate
 from meetingctl.device.onvif.call import SERVICE_PATHS, SNAPSHOT_PATH
+from meetingctl.device.onvif.clock import is_synchronized
 from meetingctl.device.onvif.device_service import scopes_of
 from meetingctl.device.onvif.dispatch import Answer, Ready, Service, write_answer, write_fault
 from meetingctl.device.onvif.effects import Effects
@@ -38,6 +39,8 @@ from meetingctl.device.system import System
 _REFRESH_S = 5.0
 _MOTION_S = 1.0
 _PULL_TICK_S = 1.0
+_TELL_S = 4.0
+_CLOCK_PAUSE_S = 60.0
 _MOST_THREADS = 4
 _DENIED_LOG_S = 60.0
 _MOST_DENIED = 256
@@ -97,7 +100,7 @@ class OnvifDaemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self._follow_relay()
         await self._listen()
-        jobs = [asyncio.create_task(job()) for job in (self._refresh_for_ever, self._name_for_ever)]
+        jobs = [asyncio.create_task(job()) for job in (self._refresh_for_ever, self._name_for_ever, self._watch_clock)]
         self._open_discovery()
         self._open_socket()
         self._tell_start()
@@ -184,7 +187,8 @@ class OnvifDaemon:
         """Let the web page and the command line switch the relay; without the socket ONVIF works all the same."""
         path = self._system.path(ONVIF_SOCKET)
         try:
-            self._socket = ControlSocket(path, partial(answer_line, self._effects, self._publish_from_thread), ONVIF)
+            answer = partial(answer_line, self._effects, self._publish_from_thread, self._tell_from_thread)
+            self._socket = ControlSocket(path, answer, ONVIF)
         except (OSError, Busy) as exc:
             log.warning("no local socket", extra={"path": str(path), "error": str(exc)})
 
@@ -208,6 +212,17 @@ class OnvifDaemon:
             state = "true" if facts.stream.get("motion") is True else "false"
             self._points.publish(Message(MOTION_TOPIC, ("Source", "VideoSource"), ("State", state), time.time()))
 
+    async def _watch_clock(self) -> None:
+        """Say that the clock may be wrong, and when it is right: boards without a battery start in the past."""
+        is_told = False
+        while await self._in_thread(lambda: is_synchronized(self._system)) is False:
+            if not is_told:
+                log.warning("the clock is not synchronized: right passwords may be refused for their time")
+            is_told = True
+            await asyncio.sleep(_CLOCK_PAUSE_S)
+        if is_told:
+            log.info("the clock is synchronized")
+
     async def _name_for_ever(self) -> None:
         failures = 0
         while True:
@@ -227,6 +242,18 @@ class OnvifDaemon:
 
     async def _in_thread(self, action: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._threads, action)
+
+    def _tell_from_thread(self) -> dict[str, Any]:
+        """Raises: Unreachable when the loop does not come to it."""
+
+        async def tell() -> dict[str, Any]:
+            discovery_is_on = self._announcer is not None
+            return {"port": self._port, "discovery": discovery_is_on, "subscriptions": len(self._points)}
+
+        try:
+            return asyncio.run_coroutine_threadsafe(tell(), self._loop).result(_TELL_S)
+        except TimeoutError:
+            raise Unreachable(f"the ONVIF service did not answer within {_TELL_S:g} s") from None
 
     def _publish_from_thread(self, message: Message) -> None:
         self._loop.call_soon_threadsafe(self._points.publish, message)

@@ -1,4 +1,4 @@
-"""What the web page and the command line ask through the local socket: the relay, which one process holds."""
+"""What programs on the device ask through the local socket: how the service is, and the relay that it holds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from meetingctl.device.onvif.pullpoint import Message
 _STATES = {"on": True, "off": False}
 
 
-def answer_line(effects: Effects, publish: Callable[[Message], None], line: str) -> dict[str, Any]:
-    """Answer one line of the socket (`relay on`, `relay off`, `relay status`) with the relay's token and state.
+Tell = Callable[[], dict[str, Any]]
+
+
+def answer_line(effects: Effects, publish: Callable[[Message], None], tell: Tell, line: str) -> dict[str, Any]:
+    """Answer one line of the socket: `status` with what `tell` says, `relay on|off|status` with token and state.
 
     Raises: InvalidInput, NotFound without a relay, MeetingctlError.
     """
+    if line == "status":
+        return tell()
     noun, _, wanted = line.partition(" ")
     if noun != "relay" or wanted not in {*_STATES, "status"}:
-        raise InvalidInput("commands are relay on, relay off and relay status")
+        raise InvalidInput("commands are status, relay on, relay off and relay status")
     if wanted in _STATES:
         effects.set_relay(_STATES[wanted], publish)
     relay = effects.relay()
