@@ -76,6 +76,7 @@ ENCODER_TRIAL_JSON = f"{RUN_DIR}/encoder-trial.json"  # results are good until t
 
 # State of jobs and schedulers; the originals kept these three in /tmp.
 STATE_DIR = "/run/meetingctl"
+ONVIF_TOKENS = f"{STATE_DIR}/onvif-tokens"  # digests of tokens that were used; 0600
 SCHEDULER_STATE_JSON = f"{STATE_DIR}/scheduler-state.json"
 WATCHDOG_STATE_JSON = f"{STATE_DIR}/watchdog-state.json"
 UPDATE_STATUS_JSON = f"{STATE_DIR}/update-status.json"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from meetingctl.core.secret import Secret
 from meetingctl.device.onvif.auth import REALM, Caller, Credentials, Denied, Gate, lock_s
 from meetingctl.device.onvif.dispatch import TABLE
+from meetingctl.device.onvif.replay import UsedCounts, UsedTokens
 from meetingctl.device.onvif.soap import NAMESPACES
 from meetingctl.device.rtsp.auth import Login, answer_challenge, choose_challenge, parse_challenges
 
@@ -159,8 +161,81 @@ def test_strangers_cannot_fill_the_memory_of_nonces(locked: Device) -> None:
         with pytest.raises(Denied):
             gate.check_call("RS", LOGIN, caller, None, now_s=NOW_S)
     assert len(gate._failures) <= 1024
-    assert not gate._seen
+    assert not gate._used._seen
     assert not gate._counts
+
+
+def test_the_same_bytes_in_another_spelling_are_the_same_token(locked: Device) -> None:
+    for nonce, spellings in ((b"1234567", ("MTIzNDU2Nx==", "MTIzNDU2N/==")), (b"12345678", ("MTIzNDU2Nzh=",))):
+        body = request("trt:GetProfiles", user=USER, password=PASSWORD, nonce=nonce)
+        assert locked.send(body).status == 200
+        for spelled in spellings:
+            other = body.replace(base64.b64encode(nonce), spelled.encode())
+            assert subcodes(locked.send(other).body) == REFUSED, spelled
+
+
+def test_a_used_token_stays_used_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "onvif-tokens"
+    first = UsedTokens(300)
+    first.keep_in(path)
+    assert first.take("one", NOW_S, NOW_S)
+    assert path.stat().st_mode & 0o777 == 0o600
+    second = UsedTokens(300)  # the first one was killed
+    second.keep_in(path)
+    assert not second.take("one", NOW_S, NOW_S + 1)
+    assert second.take("two", NOW_S, NOW_S + 1)
+    for broken in (b"\xff\xfe", b"x y z\n1 \n", b"nan one\n"):
+        path.write_bytes(broken)
+        third = UsedTokens(300)
+        third.keep_in(path)
+        assert third.take("three", NOW_S, NOW_S)
+        third.close()
+
+
+def test_what_was_forgotten_counts_as_used() -> None:
+    used = UsedTokens(300)
+    for number in range(5000):
+        assert used.take(str(number), NOW_S + number / 100, NOW_S + 50)
+    assert not any(used.take(str(number), NOW_S + number / 100, NOW_S + 50) for number in (0, 500, 903, 904, 4999))
+    counts = UsedCounts()
+    for number in range(1200):
+        assert counts.take(str(number), NOW_S + number, 1)
+    assert not any(counts.take(str(number), NOW_S + number, 1) for number in (0, 100, 175, 176, 1199))
+    assert len(counts) <= 1024
+
+
+def test_counts_may_overtake_each_other_but_not_come_twice() -> None:
+    counts = UsedCounts()
+    order = (3, 1, 2, 200, 150, 137, 0xFFFFFFFF)
+    assert [counts.take("n", NOW_S, count) for count in order] == [True] * len(order)
+    assert not any(counts.take("n", NOW_S, count) for count in (*order, 4))
+
+
+@pytest.mark.parametrize("rest", ["a" * 15900, "a=" * 8000, 'a="' + "\\" * 15000, "a = " + " " * 15000, 'x="1"' * 400])
+def test_a_malicious_header_costs_nothing(rest: str) -> None:
+    from meetingctl.device.onvif.auth import read_parameters
+
+    begun_s = time.process_time()
+    for _ in range(20):
+        assert read_parameters(rest) == {}
+        read_parameters(rest[:2048])
+    assert time.process_time() - begun_s < 0.5
+
+
+def test_parameters_are_read_as_they_are_written() -> None:
+    from meetingctl.device.onvif.auth import read_parameters
+
+    shown = read_parameters(' username="a \\"b, c", NC=00000001 ,qop = auth,uri="/x?y=1"')
+    assert shown == {"username": 'a "b, c', "nc": "00000001", "qop": "auth", "uri": "/x?y=1"}
+    assert read_parameters("nc=1, nc=2") == {}
+
+
+def test_the_locked_are_not_freed_by_other_addresses() -> None:
+    gate = Gate()
+    for number in range(3000):
+        gate._note_failure("10.0.0.66" if number < 8 else f"10.1.{number >> 8}.{number & 255}", NOW_S)
+    with pytest.raises(Denied, match="too many"):
+        gate._refuse_locked("10.0.0.66", NOW_S + 1)
 
 
 def test_the_login_of_the_stream_is_copied_into_onvif_conf(locked: Device) -> None:

@@ -18,20 +18,19 @@ from typing import Literal
 
 from meetingctl.core.secret import Secret, same_secret
 from meetingctl.device.onvif.fault import Fault, not_authorized
+from meetingctl.device.onvif.replay import UsedCounts, UsedTokens
 from meetingctl.device.onvif.soap import Element, qname
 
 # The access classes of the ONVIF Core specification; PRE needs no authentication.
 Access = Literal["PRE", "RS", "SEC", "RM", "WS", "ACT", "UNREC"]
 
 WINDOW_S = 300.0
-_KEPT_S = 2 * WINDOW_S
-_MOST_NONCES = 4096
 _MOST_ADDRESSES = 1024
-_MOST_COUNTS = 4096
 _FREE_FAILURES = 5
 _LONGEST_LOCK_S = 60.0
 _FORGET_S = 900.0
-_PARAMETER = re.compile(r'([a-z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.IGNORECASE)
+_LONGEST_HEADER = 2048
+_PARAMETER = re.compile(r'\s*([A-Za-z0-9*-]{1,20})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))\s*(?:,|$)')
 REALM = "ONVIF"
 
 
@@ -75,10 +74,11 @@ class Denied(Fault):
 class Gate:
     """Decides about each call; remembers nonces and failures. Times are seconds of the wall clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, used: UsedTokens | None = None) -> None:
+        """`used` are the tokens that no longer count."""
         self._key = secrets.token_bytes(32)
-        self._seen: OrderedDict[tuple[str, str, str], float] = OrderedDict()
-        self._counts: OrderedDict[tuple[str, int], float] = OrderedDict()
+        self._used = used or UsedTokens(WINDOW_S)
+        self._counts = UsedCounts()
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def check_call(
@@ -137,15 +137,9 @@ class Gate:
         created_s = parse_created(token.created)
         if created_s is None or abs(now_s - created_s) > WINDOW_S:
             raise Denied("the token is too old or too new: compare the clocks")
-        self._remember_token((token.user, token.nonce, token.created), now_s)
-
-    def _remember_token(self, key: tuple[str, str, str], now_s: float) -> None:
-        """Take note of a right token. Raises: Denied for one that was used before."""
-        while self._seen and (len(self._seen) >= _MOST_NONCES or next(iter(self._seen.values())) < now_s - _KEPT_S):
-            self._seen.popitem(last=False)
-        if key in self._seen:
+        # The digest stands for nonce and time however they are spelled: base64 has several spellings of the same bytes.
+        if not self._used.take(expected, created_s, now_s):
             raise Denied("the token was used before")
-        self._seen[key] = now_s
 
     def _check_http(self, login: Credentials, caller: Caller, *, allow_basic: bool, now_s: float) -> None:
         scheme, _, rest = caller.authorization.strip().partition(" ")
@@ -161,9 +155,7 @@ class Gate:
             raise Denied("the sender is not authorized", challenge=True)
 
     def _check_digest(self, login: Credentials, caller: Caller, rest: str, now_s: float) -> bool:
-        given = {
-            name.lower(): plain or re.sub(r"\\(.)", r"\1", quoted) for name, quoted, plain in _PARAMETER.findall(rest)
-        }
+        given = read_parameters(rest)
         algorithm = {"": "md5", "md5": "md5", "sha-256": "sha256"}.get(given.get("algorithm", "").lower())
         count = given.get("nc", "")
         if algorithm is None or given.get("qop") != "auth" or not re.fullmatch(r"[0-9a-fA-F]{8}", count):
@@ -180,7 +172,8 @@ class Gate:
         is_right &= same_secret(login.user, given.get("username", "")) & (target == caller.target)
         if not is_right:
             return False
-        if not self._is_fresh(nonce, now_s) or not self._count_once(nonce, int(count, 16), now_s):
+        made_s = self._made_s(nonce)
+        if made_s is None or abs(now_s - made_s) > WINDOW_S or not self._counts.take(nonce, made_s, int(count, 16)):
             raise Denied("the nonce is too old", challenge=True, stale=True)
         return True
 
@@ -191,20 +184,10 @@ class Gate:
     def _sign(self, stamp: str) -> str:
         return hmac.new(self._key, stamp.encode(), "sha256").hexdigest()[:32]
 
-    def _is_fresh(self, nonce: str, now_s: float) -> bool:
+    def _made_s(self, nonce: str) -> float | None:
+        """Return when we made a nonce, None when it is not ours."""
         stamp, _, signature = nonce.rpartition(".")
-        if not same_secret(self._sign(stamp), signature):
-            return False
-        return abs(now_s - int(stamp.partition(".")[0], 16)) <= WINDOW_S
-
-    def _count_once(self, nonce: str, count: int, now_s: float) -> bool:
-        while self._counts and (
-            len(self._counts) >= _MOST_COUNTS or next(iter(self._counts.values())) < now_s - _KEPT_S
-        ):
-            self._counts.popitem(last=False)
-        is_new = (nonce, count) not in self._counts
-        self._counts[nonce, count] = now_s
-        return is_new
+        return float(int(stamp.partition(".")[0], 16)) if same_secret(self._sign(stamp), signature) else None
 
     def _refuse_locked(self, address: str, now_s: float) -> None:
         failures, last_s = self._failures.get(address, (0, 0.0))
@@ -216,9 +199,27 @@ class Gate:
     def _note_failure(self, address: str, now_s: float) -> None:
         failures, last_s = self._failures.pop(address, (0, now_s))
         failures = 0 if now_s - last_s > _FORGET_S else failures
-        while len(self._failures) >= _MOST_ADDRESSES:
-            self._failures.popitem(last=False)
+        if len(self._failures) >= _MOST_ADDRESSES:
+            # One that is locked out must not free itself with the help of other addresses.
+            free = (item for item, (count, at_s) in self._failures.items() if at_s + lock_s(count) <= now_s)
+            self._failures.pop(next(free, next(iter(self._failures))))
         self._failures[address] = (failures + 1, now_s)
+
+
+def read_parameters(rest: str) -> dict[str, str]:
+    """Return the parameters of a Digest header, names in lower case; nothing when it is malformed or one comes twice.
+
+    One pass: where a parameter does not begin, reading ends.
+    """
+    found: dict[str, str] = {}
+    at = 0
+    while len(rest) <= _LONGEST_HEADER and at < len(rest):
+        match = _PARAMETER.match(rest, at)
+        if match is None or match[1].lower() in found:
+            return {}
+        found[match[1].lower()] = match[3] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
+        at = match.end()
+    return found
 
 
 def lock_s(failures: int) -> float:

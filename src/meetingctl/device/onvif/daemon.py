@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from meetingctl.core.errors import Busy, ConfigError, MeetingctlError, Unreachable
-from meetingctl.core.layout import ONVIF_SOCKET, WS_DISCOVERY_PORT
+from meetingctl.core.layout import ONVIF_SOCKET, ONVIF_TOKENS, WS_DISCOVERY_PORT
 from meetingctl.device.notify import Notifier
 from meetingctl.device.onvif import discovery, naming
 from meetingctl.device.onvif.addresses import address_for
-from meetingctl.device.onvif.auth import Caller, Denied, Gate
+from meetingctl.device.onvif.auth import WINDOW_S, Caller, Denied, Gate
 from meetingctl.device.onvif.call import SERVICE_PATHS, SNAPSHOT_PATH
 from meetingctl.device.onvif.clock import is_synchronized
 from meetingctl.device.onvif.device_service import scopes_of
@@ -32,6 +32,7 @@ from meetingctl.device.onvif.local import answer_line
 from meetingctl.device.onvif.multicast import Announcer
 from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, RELAY_TOPIC, Message, Pull, PullPoints
 from meetingctl.device.onvif.relay import load_gpiod, open_relay
+from meetingctl.device.onvif.replay import UsedTokens
 from meetingctl.device.onvif.source import FactSource
 from meetingctl.device.stream.control import ONVIF, ControlSocket
 from meetingctl.device.system import System
@@ -70,7 +71,8 @@ class OnvifDaemon:
         self._source = FactSource(system)
         self._relay_key: tuple[object, ...] = ()
         self._effects = Effects(system)
-        self._gate = Gate()
+        self._used = UsedTokens(WINDOW_S)
+        self._gate = Gate(self._used)
         self._points = PullPoints()
         self._service = Service(self._effects, self._gate, self._points, self._publish_from_thread)
         self._http = HttpServer(self._answer)
@@ -100,6 +102,7 @@ class OnvifDaemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self._follow_relay()
         await self._listen()
+        self._used.keep_in(self._system.path(ONVIF_TOKENS))
         jobs = [asyncio.create_task(job()) for job in (self._refresh_for_ever, self._name_for_ever, self._watch_clock)]
         self._open_discovery()
         self._open_socket()
@@ -118,6 +121,7 @@ class OnvifDaemon:
             await asyncio.gather(*jobs, return_exceptions=True)
             await self._http.close()
             self._effects.close()
+            self._used.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _listen(self) -> None:
