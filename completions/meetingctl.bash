@@ -26,7 +26,7 @@ _meetingctl_subcommands() {
     'token') words='list create revoke' ;;
     'role') words='list show' ;;
     'audit') words='list export verify' ;;
-    'device') words='status config stream record onvif watchdog' ;;
+    'device') words='status check config stream record onvif watchdog' ;;
     'device config') words='get set list check' ;;
     'device stream') words='run status reload' ;;
     'device record') words='run status reload list prune delete lock unlock export thumbnail' ;;
@@ -213,6 +213,7 @@ _meetingctl_options() {
     'audit verify') words='-h --help' ;;
     'device') words='-h --help' ;;
     'device status') words='--root -h --help' ;;
+    'device check') words='--repair --component --start --no-start --dry-run --root -h --help' ;;
     'device config') words='-h --help' ;;
     'device config get') words='--reveal --root -h --help' ;;
     'device config set') words='--root --dry-run -h --help' ;;
@@ -757,6 +758,8 @@ _meetingctl_value_kind() {
     'audit export|--object') kind='' ;;
     'audit export|--after') kind='' ;;
     'device status|--root') kind='@files' ;;
+    'device check|--component') kind='' ;;
+    'device check|--root') kind='@files' ;;
     'device config get|--root') kind='@files' ;;
     'device config set|--root') kind='@files' ;;
     'device config list|--root') kind='@files' ;;

@@ -17,6 +17,7 @@ from meetingctl.cli.main import root_command
 from meetingctl.core import layout
 from meetingctl.core.errors import ConfigError
 from meetingctl.device.config import DeviceConfig
+from meetingctl.device.setup.wanted import FOLDERS
 from meetingctl.device.units import RESTART_TIMEOUT_S
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
@@ -50,7 +51,7 @@ def unit(request: pytest.FixtureRequest) -> Path:
 
 def test_the_units_are_those_of_the_layout() -> None:
     names = {path.stem for path in UNITS}
-    assert names == {*DAEMONS, layout.RECOVERY_UNIT}
+    assert names == {*DAEMONS, layout.RECOVERY_UNIT, layout.TUNNEL_AGENT_UNIT}
     assert names <= set(layout.UNITS)
 
 
@@ -58,11 +59,15 @@ def test_the_command_of_a_unit_exists(unit: Path) -> None:
     program, *words = shlex.split(read_unit(unit)["ExecStart"])
     assert program == PROGRAM
     command = root_command()
+    if unit.stem == layout.TUNNEL_AGENT_UNIT:
+        assert words == ["tunnel", "agent", "--config", layout.MEETING_JSON]
+        words = words[:2]
+    else:
+        assert words[:2] == ["device", DAEMONS.get(unit.stem, "watchdog")]
     for word in words:
         with command.make_context("meetingctl", [], resilient_parsing=True) as context:
             command = command.get_command(context, word)
         assert command is not None, f"no command {word!r} of {' '.join(words)}"
-    assert words[:2] == ["device", DAEMONS.get(unit.stem, "watchdog")]
 
 
 def test_a_unit_logs_where_the_tools_look(unit: Path) -> None:
@@ -143,6 +148,12 @@ def test_the_folders_are_those_of_the_layout() -> None:
         layout.RUN_DIR,
         layout.STATE_DIR,
     ]
+
+
+def test_a_check_wants_the_same_folders() -> None:
+    assert {words[1]: (int(words[2], 8), *words[3:5]) for words in tmpfiles_lines()} == {
+        folder: (mode, "root", layout.WEB_GROUP) for folder, mode in FOLDERS.items()
+    }
 
 
 def test_logs_are_rotated_where_they_are_written() -> None:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from meetingctl.cli import device_config, device_onvif, device_record, device_status, device_stream, device_watchdog
+from meetingctl.cli import (
+    device_check,
+    device_config,
+    device_onvif,
+    device_record,
+    device_status,
+    device_stream,
+    device_watchdog,
+)
 from meetingctl.cli.tree import Noun
 
 app = Noun()
@@ -12,3 +20,4 @@ app.add("record", device_record.app, "Record the stream and look after the recor
 app.add("onvif", device_onvif.app, "Serve the camera to recorders over ONVIF.")
 app.add("watchdog", device_watchdog.app, "Restart what hangs on this camera.")
 app.command("status")(device_status.show_status)
+app.command("check")(device_check.check_device)
