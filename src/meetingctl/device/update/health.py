@@ -1,0 +1,95 @@
+"""Whether the device does what it did before the update: units that ran run again, a stream that answered answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from meetingctl.core import layout
+from meetingctl.core.errors import MeetingctlError
+from meetingctl.device.config import read_config
+from meetingctl.device.system import System
+from meetingctl.device.units import read_unit, restart_unit
+from meetingctl.device.watchdog.facts import probe_stream
+from meetingctl.device.watchdog.rules import rules_of
+
+HEALTH_TIMEOUT_S = 60.0
+STEADY_S = 5.0  # so long it must be well before it counts
+_POLL_S = 0.5
+_PROBE_TIMEOUT_S = 5.0
+# The web page shows the update, and the agent carries the connection that watches it.
+_LAST_UNITS = (layout.TUNNEL_AGENT_UNIT, layout.WEB_UNIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What worked at one moment."""
+
+    active_units: tuple[str, ...] = ()
+    has_stream: bool = False
+
+
+def is_booted(system: System) -> bool:
+    """Say whether systemd runs this system: in a folder or a chroot there is nothing to restart."""
+    return system.path(layout.SYSTEMD_BOOTED_DIR).is_dir()
+
+
+def read_health(system: System) -> Health:
+    """Look at our units and at the stream."""
+    if not is_booted(system):
+        return Health()
+    active = tuple(name for name in layout.UNITS if read_unit(system, name).active == "active")
+    return Health(active, layout.STREAM_UNIT in active and not _stream_fault(system))
+
+
+def find_fault(system: System, before: Health, *, stream: bool = True) -> str:
+    """Return the first thing that worked before and does not now; empty when all do."""
+    for name in before.active_units:
+        unit = read_unit(system, name)
+        if unit.active != "active":
+            return f"{name} is {unit.active or 'unknown'} ({unit.result or unit.sub}, code {unit.exit_status})"
+    return _stream_fault(system) if stream and before.has_stream else ""
+
+
+def wait_healthy(
+    system: System, before: Health, *, timeout_s: float = HEALTH_TIMEOUT_S, steady_s: float = STEADY_S
+) -> str:
+    """Wait until all that worked before has worked for `steady_s`; returns the fault when it does not in time."""
+    deadline_s = time.monotonic() + timeout_s
+    well_since_s: float | None = None
+    has_streamed = False
+    while True:
+        fault = find_fault(system, before, stream=not has_streamed)
+        now_s = time.monotonic()
+        if fault:
+            well_since_s = None
+        else:
+            has_streamed = True
+            well_since_s = now_s if well_since_s is None else well_since_s
+            if now_s - well_since_s >= steady_s:
+                return ""
+        if now_s >= deadline_s:
+            return fault or f"not steady for {steady_s:g} s"
+        time.sleep(_POLL_S)
+
+
+def restart_units(system: System, names: Iterable[str]) -> list[str]:
+    """Restart units in their order, those that watch the update last; returns what failed, a line each."""
+    ordered = sorted(names, key=lambda name: _LAST_UNITS.index(name) if name in _LAST_UNITS else -1)
+    failed = []
+    for name in ordered:
+        try:
+            restart_unit(system, name)
+        except MeetingctlError as error:
+            failed.append(error.message)
+    return failed
+
+
+def _stream_fault(system: System) -> str:
+    try:
+        endpoint = rules_of(read_config(system).config).endpoint
+    except MeetingctlError as error:
+        return f"config.env cannot be read: {error.message}"
+    probe = probe_stream(endpoint, "DESCRIBE", timeout_s=_PROBE_TIMEOUT_S)
+    return "" if probe.outcome == "ok" else f"the stream does not answer: {probe.detail or probe.outcome}"

@@ -1,0 +1,55 @@
+"""The note that outlives a power cut: a change of releases that was begun and not yet found good."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from meetingctl.core import layout
+from meetingctl.core.paths import write_atomic
+from meetingctl.device.system import System
+from meetingctl.device.update.health import Health
+from meetingctl.device.update.releases import sync_folder
+
+_NAME = ".change.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From which release to which; `settings_backup` is where the configuration was moved to."""
+
+    origin: str
+    target: str
+    is_rollback: bool = False
+    health: Health = Health()
+    restart: tuple[str, ...] = ()
+    settings_backup: str = ""
+
+
+def note_change(system: System, change: Change) -> None:
+    """Write the note; it is on the disk when this returns."""
+    write_atomic(system.path(layout.WEB_RELEASES_DIR) / _NAME, json.dumps(asdict(change), indent=1) + "\n")
+
+
+def read_change(system: System) -> Change | None:
+    """Return the change that was begun; None without one."""
+    try:
+        facts = json.loads((system.path(layout.WEB_RELEASES_DIR) / _NAME).read_bytes())
+        health = facts["health"]
+        return Change(
+            str(facts["origin"]),
+            str(facts["target"]),
+            bool(facts["is_rollback"]),
+            Health(tuple(health["active_units"]), bool(health["has_stream"])),
+            tuple(facts["restart"]),
+            str(facts["settings_backup"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def forget_change(system: System) -> None:
+    """Remove the note: the change is finished."""
+    releases = system.path(layout.WEB_RELEASES_DIR)
+    (releases / _NAME).unlink(missing_ok=True)
+    sync_folder(releases)
