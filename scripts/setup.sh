@@ -7,12 +7,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 want=${1:?run or test}
-# Real parts of the tests: servers, network namespaces, two shells whose completion is tried, and GStreamer for the camera.
+# Real parts of the tests: servers, network namespaces, two shells whose completion is tried, GStreamer for the
+# camera, and what boots a Debian as a device.
 apt_for_tests=(
   openssh-server openssh-client putty-tools postgresql iproute2 curl wrk zsh fish systemd logrotate
   python3-gi python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-tools
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
-  gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-alsa ffmpeg xvfb
+  gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-alsa ffmpeg xvfb mmdebstrap systemd-container
 )
 command -v npm >/dev/null || apt_for_tests+=(nodejs npm)
 
