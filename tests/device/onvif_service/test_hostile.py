@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import http.client
+import os
 import socket
 import statistics
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from meetingctl.device.onvif.http import MOST_CONNECTIONS
+from meetingctl.device.onvif import http as onvif_http
+from meetingctl.device.onvif.http import MOST_CONNECTIONS, HttpRequest, HttpResponse, HttpServer, QuietLoop
 from meetingctl.device.onvif.soap import LONGEST_BODY_BYTES
 
 from .conftest import Device
@@ -156,6 +161,87 @@ def hung_up(peer: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+def test_requests_that_lie_ready_delay_nobody(daemon: Running) -> None:
+    """Eight connections of one address send requests in a row and read what comes, as fast as they can."""
+    ends = threading.Event()
+    done = []
+
+    def blast() -> None:
+        with socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as sock, contextlib.suppress(OSError):
+            sock.setblocking(False)
+            while not ends.is_set():
+                with contextlib.suppress(BlockingIOError):
+                    sock.send(b"GET / HTTP/1.1\r\n\r\n" * 500)
+                with contextlib.suppress(BlockingIOError):
+                    done.append(sock.recv(1 << 20).count(b"405"))
+
+    threads = [threading.Thread(target=blast, daemon=True) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    try:
+        taken = [served_ms(daemon) for _ in range(10)]
+    finally:
+        ends.set()
+    for thread in threads:
+        thread.join(20)
+    assert sum(done) > 100
+    assert max(taken) < 1500, taken
+
+
+def test_a_client_that_never_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket and what waits for it must not outlive the time to write."""
+    monkeypatch.setattr(onvif_http, "_WRITE_S", 0.2)
+    monkeypatch.setattr(onvif_http, "_CLOSE_S", 0.2)
+
+    async def answer(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, bytes(16 << 20))
+
+    async def attack() -> None:
+        server = HttpServer(answer)
+        await server.start("127.0.0.1", 0)
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        with contextlib.ExitStack() as stack:
+            for line in (b"", b"Connection: close\r\n"):
+                peer = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+                peer.sendall(b"GET / HTTP/1.1\r\n" + line + b"\r\n")
+            ends_s = time.monotonic() + 20
+            await asyncio.sleep(0.3)
+            while len(os.listdir("/proc/self/fd")) > before + 2:  # noqa: PTH208 - two are the clients' own
+                assert time.monotonic() < ends_s, "the connections live on"
+                await asyncio.sleep(0.05)
+        await server.close()
+
+    asyncio.run(attack())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: " + b"y" * 20000 + b"\r\n\r\n",
+        *(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\n" for size in
+          (b"0x5", b"+5", b" 5 ", b"0_5", b"-1", b"g", b"")),
+        b"POST / HTTP/1.9\r\n\r\n",
+        b"POST / HTTP/1.\r\n\r\n",
+        b"POST / HTTP/1.1\r\nX: a\nY: b\r\n\r\n",
+        b"POST / HTTP/1.1\r\nX: a\rY: b\r\n\r\n",
+        b"POST / HTTP/1.1\r\nX: a\0b\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_borders_that_others_might_see_elsewhere(daemon: Running, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as sock:
+        sock.sendall(sent)
+        assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert "Traceback" not in daemon.log_text()
+
+
+def test_no_descriptors_are_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    loop, quiet = asyncio.new_event_loop(), QuietLoop()
+    for _ in range(100):
+        quiet(loop, {"message": "x", "exception": OSError(errno.EMFILE, "Too many open files")})
+    loop.close()
+    assert [record.getMessage() for record in caplog.records] == ["no connection can be accepted"]
 
 
 def test_the_daemon_stays_small_and_is_quick(daemon: Running) -> None:

@@ -27,7 +27,7 @@ from meetingctl.device.onvif.dispatch import Answer, Ready, Service, write_answe
 from meetingctl.device.onvif.effects import Effects
 from meetingctl.device.onvif.event_service import pulled
 from meetingctl.device.onvif.facts import Facts
-from meetingctl.device.onvif.http import HttpRequest, HttpResponse, HttpServer
+from meetingctl.device.onvif.http import HttpRequest, HttpResponse, HttpServer, QuietLoop
 from meetingctl.device.onvif.local import answer_line
 from meetingctl.device.onvif.multicast import Announcer
 from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, RELAY_TOPIC, Message, Pull, PullPoints
@@ -96,6 +96,7 @@ class OnvifDaemon:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(QuietLoop())
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, stop.set)

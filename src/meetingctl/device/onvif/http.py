@@ -6,10 +6,14 @@ A connection that waits for its client can be given up at any time: when there a
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import logging
+import re
+import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from meetingctl.device.onvif.soap import LONGEST_BODY_BYTES
 
@@ -20,6 +24,13 @@ _MOST_HEADERS = 64
 _REQUEST_S = 10.0
 _IDLE_S = 15.0
 _WRITE_S = 10.0
+_CLOSE_S = 1.0
+_RECEIVE_BYTES = 16 * 1024
+_SEND_BUFFER_BYTES = 128 * 1024  # the kernel would keep megabytes for each client that does not read
+_VERSIONS = {"HTTP/1.0", "HTTP/1.1"}
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+_SAID_PAUSE_S = 60.0
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -94,6 +105,8 @@ class HttpServer:
     async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes a free one. Raises: OSError."""
         self._server = await asyncio.start_server(self._serve, host, port, limit=_HEAD_BYTES, backlog=128)
+        for listener in self._server.sockets:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # connections inherit it
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
@@ -108,6 +121,8 @@ class HttpServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = str((writer.get_extra_info("peername") or ("",))[0])
+        writer.transport.set_write_buffer_limits(0)  # `drain` waits until the kernel has everything
+        writer.transport.max_size = _RECEIVE_BYTES  # type: ignore[attr-defined]  # of one recv, 256 KiB by default
         mine = _Connection(peer, writer, task=asyncio.current_task())
         if not self._make_room(peer):
             writer.transport.abort()
@@ -116,13 +131,18 @@ class HttpServer:
         try:
             while await self._serve_one(reader, mine):
                 mine.is_idle = True
+                # Requests that lie ready would otherwise be answered all before anybody else has a turn.
+                await asyncio.sleep(0)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             pass
         finally:
             self._open.remove(mine)
             writer.close()
-            with contextlib.suppress(OSError, TimeoutError):
-                await asyncio.wait_for(writer.wait_closed(), 1.0)
+            try:
+                await asyncio.wait_for(writer.wait_closed(), _CLOSE_S)
+            except (OSError, TimeoutError):
+                # One that reads nothing would keep socket and buffer for ever, and is not counted any more.
+                writer.transport.abort()
 
     def _make_room(self, peer: str) -> bool:
         """Give up the oldest connection that only waits for its client; False when all of them are at work."""
@@ -192,11 +212,11 @@ class HttpServer:
     async def _read_chunks(self, reader: asyncio.StreamReader) -> bytes:
         body = b""
         while True:
-            try:
-                size = int((await reader.readuntil(b"\r\n"))[:-2].partition(b";")[0], 16)
-            except (ValueError, asyncio.LimitOverrunError) as exc:
-                raise BadRequest(400) from exc
-            if size < 0 or len(body) + size > LONGEST_BODY_BYTES:
+            written = (await _read_line(reader)).partition(b";")[0]
+            if not _CHUNK_SIZE.fullmatch(written):
+                raise BadRequest(400)
+            size = int(written, 16)
+            if len(body) + size > LONGEST_BODY_BYTES:
                 raise BadRequest(413)
             if size == 0:
                 await self._skip_trailers(reader)
@@ -207,7 +227,7 @@ class HttpServer:
 
     async def _skip_trailers(self, reader: asyncio.StreamReader) -> None:
         for _ in range(_MOST_HEADERS):
-            if await reader.readline() in {b"\r\n", b""}:
+            if not await _read_line(reader):
                 return
         raise BadRequest(400)
 
@@ -229,11 +249,36 @@ class HttpServer:
             raise
 
 
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    """Return a line of a chunked body without its end. Raises: BadRequest when it is too long."""
+    try:
+        return (await reader.readuntil(b"\r\n"))[:-2]
+    except asyncio.LimitOverrunError as exc:
+        raise BadRequest(400) from exc
+
+
+class QuietLoop:
+    """Says once a minute that there are no descriptors left; asyncio would write pages about it each second."""
+
+    def __init__(self) -> None:
+        self._said_s = -_SAID_PAUSE_S
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _EXHAUSTED:
+            loop.default_exception_handler(context)
+        elif time.monotonic() - self._said_s >= _SAID_PAUSE_S:
+            self._said_s = time.monotonic()
+            log.error("no connection can be accepted", extra={"error": error.strerror})
+
+
 def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
     """Split the head of a request. Raises: BadRequest."""
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
-    if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith(("/", "http://")):
+    if len(words) != 3 or words[2] not in _VERSIONS or not words[1].startswith(("/", "http://")):
+        raise BadRequest(400)
+    if any(char in line for line in lines for char in "\r\n\0"):
         raise BadRequest(400)
     rows = lines[1:-2]
     if len(rows) > _MOST_HEADERS:
