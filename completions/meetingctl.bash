@@ -9,7 +9,7 @@ _meetingctl_subcommands() {
     'completion') words='show install uninstall' ;;
     'serve') words='api tunnel all unit' ;;
     'tunnel') words='open list show close stats agent' ;;
-    'remote') words='run facts ip discover logs collect copy deploy smoke reboot shutdown ssh trust untrust config services' ;;
+    'remote') words='run facts ip discover logs collect copy deploy install smoke reboot shutdown ssh trust untrust config services' ;;
     'remote config') words='get list set unset diff push pull' ;;
     'remote services') words='list start stop restart enable disable' ;;
     'fleet') words='list show create register authorize revoke note tokens services remove heartbeat rename tag parent publish updates history events keys types distributions files releases channels rollout webhooks' ;;
@@ -21,17 +21,18 @@ _meetingctl_subcommands() {
     'fleet channels') words='list set rm' ;;
     'fleet rollout') words='start status list pause resume abort' ;;
     'fleet webhooks') words='list show add update rm deliveries redeliver ping' ;;
-    'builder') words='start upload manifest package status cancel download commit history rollback duplicate' ;;
+    'builder') words='bundle start upload manifest package status cancel download commit history rollback duplicate' ;;
     'user') words='list show create update password token rm keys' ;;
     'token') words='list create revoke' ;;
     'role') words='list show' ;;
     'audit') words='list export verify' ;;
-    'device') words='status check config stream record onvif watchdog' ;;
+    'device') words='status check config stream record onvif watchdog services' ;;
     'device config') words='get set list check' ;;
     'device stream') words='run status reload' ;;
     'device record') words='run status reload list prune delete lock unlock export thumbnail' ;;
     'device onvif') words='run describe relay' ;;
     'device watchdog') words='run status recover' ;;
+    'device services') words='status start stop restart' ;;
     'db') words='migrate status backup restore copy import-mysql check query' ;;
   esac
   printf '%s' "$words"
@@ -85,6 +86,7 @@ _meetingctl_options() {
     'remote collect') words='--out --since --no-redact --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote copy') words='--user -i --identity --ask-password --password-file --via --dry-run -h --help' ;;
     'remote deploy') words='--to --restart --mode --owner --delete --dry-run --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
+    'remote install') words='--device-key --token-file --token-stdin --api-url --tunnel --timezone --hostname --from --release --component --check-only --transfer-only --attach --no-provision --no-burn-token --no-reboot --log --user -i --identity --ask-password --password-file --via --dry-run -h --help' ;;
     'remote smoke') words='--only --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote reboot') words='--wait --within --dry-run --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote shutdown') words='--dry-run --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
@@ -180,6 +182,7 @@ _meetingctl_options() {
     'fleet webhooks redeliver') words='--dry-run -h --help' ;;
     'fleet webhooks ping') words='--wait --dry-run -h --help' ;;
     'builder') words='-h --help' ;;
+    'builder bundle') words='--out --release-version --python --arch --require-package --restart --reboot --allow-reapply --wheel --find-links --no-index --dry-run -h --help' ;;
     'builder start') words='--version --manifest --notes --dry-run -h --help' ;;
     'builder upload') words='--type --dry-run -h --help' ;;
     'builder manifest') words='--dry-run -h --help' ;;
@@ -242,6 +245,11 @@ _meetingctl_options() {
     'device watchdog run') words='--once --dry-run --root -h --help' ;;
     'device watchdog status') words='--fields --root -h --help' ;;
     'device watchdog recover') words='--dry-run --root -h --help' ;;
+    'device services') words='-h --help' ;;
+    'device services status') words='--root -h --help' ;;
+    'device services start') words='--dry-run --root -h --help' ;;
+    'device services stop') words='--dry-run --root -h --help' ;;
+    'device services restart') words='--dry-run --root -h --help' ;;
     'db') words='-h --help' ;;
     'db migrate') words='--data --db --dry-run -h --help' ;;
     'db status') words='--data --db -h --help' ;;
@@ -391,6 +399,21 @@ _meetingctl_value_kind() {
     'remote deploy|--retry-from') kind='@files' ;;
     'remote deploy|--deadline') kind='' ;;
     'remote deploy|--idle') kind='' ;;
+    'remote install|--device-key') kind='' ;;
+    'remote install|--token-file') kind='@files' ;;
+    'remote install|--api-url') kind='' ;;
+    'remote install|--tunnel') kind='' ;;
+    'remote install|--timezone') kind='' ;;
+    'remote install|--hostname') kind='' ;;
+    'remote install|--from') kind='@files' ;;
+    'remote install|--release') kind='' ;;
+    'remote install|--component') kind='' ;;
+    'remote install|--log') kind='@files' ;;
+    'remote install|--user') kind='' ;;
+    'remote install|-i') kind='@files' ;;
+    'remote install|--identity') kind='@files' ;;
+    'remote install|--password-file') kind='@files' ;;
+    'remote install|--via') kind='auto direct tunnel' ;;
     'remote smoke|--only') kind='' ;;
     'remote smoke|--user') kind='' ;;
     'remote smoke|-i') kind='@files' ;;
@@ -717,6 +740,14 @@ _meetingctl_value_kind() {
     'fleet webhooks deliveries|--limit') kind='' ;;
     'fleet webhooks deliveries|--fields') kind='' ;;
     'fleet webhooks deliveries|--filter') kind='' ;;
+    'builder bundle|--out') kind='@files' ;;
+    'builder bundle|--release-version') kind='' ;;
+    'builder bundle|--python') kind='' ;;
+    'builder bundle|--arch') kind='arm64 armhf amd64' ;;
+    'builder bundle|--require-package') kind='' ;;
+    'builder bundle|--restart') kind='' ;;
+    'builder bundle|--wheel') kind='@files' ;;
+    'builder bundle|--find-links') kind='@files' ;;
     'builder start|--version') kind='' ;;
     'builder start|--manifest') kind='@files' ;;
     'builder start|--notes') kind='' ;;
@@ -803,6 +834,10 @@ _meetingctl_value_kind() {
     'device watchdog status|--fields') kind='' ;;
     'device watchdog status|--root') kind='@files' ;;
     'device watchdog recover|--root') kind='@files' ;;
+    'device services status|--root') kind='@files' ;;
+    'device services start|--root') kind='@files' ;;
+    'device services stop|--root') kind='@files' ;;
+    'device services restart|--root') kind='@files' ;;
     'db migrate|--data') kind='@files' ;;
     'db migrate|--db') kind='' ;;
     'db status|--data') kind='@files' ;;
@@ -834,9 +869,9 @@ _meetingctl_argument_kind() {
   local kind=''
   case "$1|$2" in
     'help|0') kind='exit-codes output settings targets' ;;
-    'config get|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token builder_api_token login_key_file metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib device_types_strict flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys builder_file_max_mib builder_jobs builder_jobs_max builder_keep_s authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
-    'config set|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token builder_api_token login_key_file metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib device_types_strict flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys builder_file_max_mib builder_jobs builder_jobs_max builder_keep_s authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
-    'config unset|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token builder_api_token login_key_file metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib device_types_strict flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys builder_file_max_mib builder_jobs builder_jobs_max builder_keep_s authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_connect_s ssh_direct_s' ;;
+    'config get|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token builder_api_token login_key_file metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib device_types_strict flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys builder_file_max_mib builder_jobs builder_jobs_max builder_keep_s authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_password ssh_connect_s ssh_direct_s' ;;
+    'config set|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token builder_api_token login_key_file metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib device_types_strict flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys builder_file_max_mib builder_jobs builder_jobs_max builder_keep_s authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_password ssh_connect_s ssh_direct_s' ;;
+    'config unset|0') kind='output color timeout_s log_level log_format server_url api_key data_dir db_url api_listen api_workers mode legacy_allow_from trusted_proxies bootstrap_token builder_api_token login_key_file metrics_token heartbeat_timeout_s heartbeat_interval_s drain_s public_url storage_quota_mib storage_reserve_mib device_types_strict flash_file_max_mib updates_public_read updates_url_ttl_s updates_archive_max_mib updates_signing_keys builder_file_max_mib builder_jobs builder_jobs_max builder_keep_s authorized_keys_dir authorized_keys_options ssh_key_rotation ssh_host_keys device_private_keys_dir alert_offline_after_s webhook_networks webhook_timeout_s webhook_attempts webhook_retry_s sealing_key keep_connection_logs_s keep_tunnel_visits_s keep_key_log_s keep_update_attempts_s keep_deliveries_s tunnel_listen tunnel_ports tunnel_bind tunnel_public_host tunnel_ttl_s tunnel_allow_from tunnel_device_may_request tunnel_max_last_seen_s tunnel_relay_ports tunnel_local_ports tunnel_poll_s tunnel_grace_s tunnel_linger_s agent_server agent_device_key agent_token agent_ports agent_heartbeat_s agent_caps ssh_user ssh_identity ssh_password ssh_connect_s ssh_direct_s' ;;
     'config check|0') kind='@files' ;;
     'completion show|0') kind='bash zsh fish powershell' ;;
     'completion install|0') kind='bash zsh fish powershell' ;;
@@ -846,6 +881,7 @@ _meetingctl_argument_kind() {
     'tunnel stats|0') kind='@devices' ;;
     'remote copy|0') kind='@files' ;;
     'remote copy|1') kind='@files' ;;
+    'remote install|0') kind='@targets' ;;
     'remote ssh|0') kind='@targets' ;;
     'remote trust|0') kind='@targets' ;;
     'remote untrust|0') kind='@targets' ;;

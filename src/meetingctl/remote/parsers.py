@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from meetingctl.core.unitstate import parse_units as parse_units
+
 Row = dict[str, Any]
 
 _CSI_CAMERA = re.compile(r"^\s*(?P<index>[0-9]{1,3}) : (?P<name>\S+)(?: \[(?P<size>\d+x\d+)[^\]]*\])?")
@@ -135,16 +137,6 @@ def parse_listeners(text: str) -> list[int]:
         if len(words) > 3 and (port := parse_whole(words[3].rpartition(":")[2])) is not None:
             ports.add(port)
     return sorted(ports)
-
-
-def parse_units(text: str) -> dict[str, dict[str, str]]:
-    """Read `systemctl show` of several units: id without `.service` -> property -> value."""
-    units = {}
-    for block in text.strip().split("\n\n"):
-        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if name := values.pop("Id", ""):
-            units[name.removesuffix(".service")] = values
-    return units
 
 
 def parse_throttled(text: str) -> list[str] | None:

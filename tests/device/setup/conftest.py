@@ -21,18 +21,23 @@ name=${{0##*/}}
 echo "$name $*" >>"$state/calls"
 last() {{ for word in "$@"; do :; done; echo "${{word%.service}}"; }}
 set_unit() {{ echo "$2 $3 $4" >"$state/units/$1"; }}
+if grep -qsF -- "$*" "$state/refused"; then echo "Job failed." >&2; exit 1; fi
 case "$name $1" in
 "systemctl show")
-  shift 3
+  while [ "$1" != -- ]; do shift; done
+  shift
   for unit in "$@"; do
     unit=${{unit%.service}}
     set -- not-found '' inactive
     [ ! -e "$root/etc/systemd/system/$unit.service" ] || set -- loaded disabled inactive
     [ ! -e "$state/units/$unit" ] || set -- $(cat "$state/units/$unit")
-    printf 'LoadState=%s\\nUnitFileState=%s\\nActiveState=%s\\nNeedDaemonReload=no\\n\\n' "$1" "$2" "$3"
+    printf 'Id=%s.service\\nNeedDaemonReload=no\\n' "$unit"
+    printf 'LoadState=%s\\nUnitFileState=%s\\nActiveState=%s\\n\\n' "$1" "$2" "$3"
   done ;;
-"systemctl enable" | "systemctl start" | "systemctl try-restart") set_unit "$(last "$@")" loaded enabled active ;;
+"systemctl enable" | "systemctl start" | "systemctl restart" | "systemctl try-restart")
+  set_unit "$(last "$@")" loaded enabled active ;;
 "systemctl disable") set_unit "$(last "$@")" loaded disabled inactive ;;
+"systemctl stop") set_unit "$(last "$@")" loaded enabled inactive ;;
 "systemctl mask") set_unit "$(last "$@")" masked masked inactive ;;
 "systemctl daemon-reload" | "systemctl reset-failed" | "systemctl unmask") ;;
 "dpkg-query --show")
@@ -90,7 +95,11 @@ class Device:
         """Return the calls of programs, in their order, with all their words."""
         file = self.state / "calls"
         lines = file.read_text().splitlines() if file.exists() else []
-        return [line for line in lines if line.split()[0] in programs or line.split()[0] in programs]
+        return [line for line in lines if line.split()[0] in programs]
+
+    def refuse(self, words: str) -> None:
+        """Let calls with exactly these words fail."""
+        (self.state / "refused").write_text(f"{words}.service\n")
 
     def set_unit(self, name: str, *words: str) -> None:
         (self.state / "units" / name).write_text(" ".join(words))
