@@ -9,7 +9,7 @@ _meetingctl_subcommands() {
     'completion') words='show install uninstall' ;;
     'serve') words='api tunnel all unit' ;;
     'tunnel') words='open list show close stats agent' ;;
-    'remote') words='run facts ip discover logs collect copy deploy install smoke reboot shutdown ssh trust untrust config services' ;;
+    'remote') words='run facts ip discover logs collect copy deploy install update smoke reboot shutdown ssh trust untrust config services' ;;
     'remote config') words='get list set unset diff push pull' ;;
     'remote services') words='list start stop restart enable disable' ;;
     'fleet') words='list show create register authorize revoke note tokens services remove heartbeat rename tag parent publish updates history events keys types distributions files releases channels rollout webhooks' ;;
@@ -26,13 +26,14 @@ _meetingctl_subcommands() {
     'token') words='list create revoke' ;;
     'role') words='list show' ;;
     'audit') words='list export verify' ;;
-    'device') words='status check config stream record onvif watchdog services' ;;
+    'device') words='status check config stream record onvif watchdog services update' ;;
     'device config') words='get set list check' ;;
     'device stream') words='run status reload' ;;
     'device record') words='run status reload list prune delete lock unlock export thumbnail' ;;
     'device onvif') words='run describe relay' ;;
     'device watchdog') words='run status recover' ;;
     'device services') words='status start stop restart' ;;
+    'device update') words='check apply status rollback list' ;;
     'db') words='migrate status backup restore copy import-mysql check query' ;;
   esac
   printf '%s' "$words"
@@ -87,6 +88,7 @@ _meetingctl_options() {
     'remote copy') words='--user -i --identity --ask-password --password-file --via --dry-run -h --help' ;;
     'remote deploy') words='--to --restart --mode --owner --delete --dry-run --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote install') words='--device-key --token-file --token-stdin --api-url --tunnel --timezone --hostname --from --release --component --check-only --transfer-only --attach --no-provision --no-burn-token --no-reboot --log --user -i --identity --ask-password --password-file --via --dry-run -h --help' ;;
+    'remote update') words='--release --channel --from --rollback --force --no-restart --reconnect --settle --dry-run --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote smoke') words='--only --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote reboot') words='--wait --within --dry-run --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
     'remote shutdown') words='--dry-run --all --user -i --identity --ask-password --password-file --via --parallel --limit --fail-fast --max-fail --retries --retry-from --deadline --idle -h --help' ;;
@@ -250,6 +252,12 @@ _meetingctl_options() {
     'device services start') words='--dry-run --root -h --help' ;;
     'device services stop') words='--dry-run --root -h --help' ;;
     'device services restart') words='--dry-run --root -h --help' ;;
+    'device update') words='-h --help' ;;
+    'device update check') words='--force --root -h --help' ;;
+    'device update apply') words='--force --no-restart --no-reboot --reset-settings --accept-risk --dry-run --root -h --help' ;;
+    'device update status') words='--watch --root -h --help' ;;
+    'device update rollback') words='--dry-run --root -h --help' ;;
+    'device update list') words='--root -h --help' ;;
     'db') words='-h --help' ;;
     'db migrate') words='--data --db --dry-run -h --help' ;;
     'db status') words='--data --db -h --help' ;;
@@ -414,6 +422,23 @@ _meetingctl_value_kind() {
     'remote install|--identity') kind='@files' ;;
     'remote install|--password-file') kind='@files' ;;
     'remote install|--via') kind='auto direct tunnel' ;;
+    'remote update|--release') kind='' ;;
+    'remote update|--channel') kind='' ;;
+    'remote update|--from') kind='@files' ;;
+    'remote update|--reconnect') kind='' ;;
+    'remote update|--settle') kind='' ;;
+    'remote update|--user') kind='' ;;
+    'remote update|-i') kind='@files' ;;
+    'remote update|--identity') kind='@files' ;;
+    'remote update|--password-file') kind='@files' ;;
+    'remote update|--via') kind='auto direct tunnel' ;;
+    'remote update|--parallel') kind='' ;;
+    'remote update|--limit') kind='' ;;
+    'remote update|--max-fail') kind='' ;;
+    'remote update|--retries') kind='' ;;
+    'remote update|--retry-from') kind='@files' ;;
+    'remote update|--deadline') kind='' ;;
+    'remote update|--idle') kind='' ;;
     'remote smoke|--only') kind='' ;;
     'remote smoke|--user') kind='' ;;
     'remote smoke|-i') kind='@files' ;;
@@ -838,6 +863,12 @@ _meetingctl_value_kind() {
     'device services start|--root') kind='@files' ;;
     'device services stop|--root') kind='@files' ;;
     'device services restart|--root') kind='@files' ;;
+    'device update check|--root') kind='@files' ;;
+    'device update apply|--accept-risk') kind='' ;;
+    'device update apply|--root') kind='@files' ;;
+    'device update status|--root') kind='@files' ;;
+    'device update rollback|--root') kind='@files' ;;
+    'device update list|--root') kind='@files' ;;
     'db migrate|--data') kind='@files' ;;
     'db migrate|--db') kind='' ;;
     'db status|--data') kind='@files' ;;
@@ -918,6 +949,7 @@ _meetingctl_argument_kind() {
     'remote ip|'*) kind='@targets' ;;
     'remote logs|'*) kind='@targets' ;;
     'remote collect|'*) kind='@targets' ;;
+    'remote update|'*) kind='@targets' ;;
     'remote smoke|'*) kind='@targets' ;;
     'remote reboot|'*) kind='@targets' ;;
     'remote shutdown|'*) kind='@targets' ;;

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meetingctl.cli.builder_bundle import bundle_package
 from meetingctl.cli.fleet_types import need_file
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun, Fields, Filters
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from meetingctl.client.builder import Builder
 
 app = Noun()
+app.command("bundle")(bundle_package)
 _POLL_S = 0.5
 
 
