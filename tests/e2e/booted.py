@@ -41,7 +41,17 @@ PACKAGES = (
     *("python3", "python3-venv", "python3-gi", "python3-gst-1.0", "python3-libgpiod", "python3-lxml"),
     *("gir1.2-gst-plugins-base-1.0", "gir1.2-gst-rtsp-server-1.0", "gstreamer1.0-tools", "gstreamer1.0-plugins-base"),
     *("gstreamer1.0-plugins-good", "gstreamer1.0-plugins-bad", "gstreamer1.0-plugins-ugly", "gstreamer1.0-libav"),
-    *("gstreamer1.0-x", "gstreamer1.0-alsa", "ffmpeg", "v4l-utils", "alsa-utils", "i2c-tools", "gpiod"),
+    *(
+        "gstreamer1.0-x",
+        "gstreamer1.0-alsa",
+        "gstreamer1.0-libcamera",
+        "openssl",
+        "ffmpeg",
+        "v4l-utils",
+        "alsa-utils",
+        "i2c-tools",
+        "gpiod",
+    ),
     *("inotify-tools", "rsync"),
 )
 

@@ -86,16 +86,21 @@ async def check_clock(round_: Round) -> Finding:
 async def check_rtsp(round_: Round) -> Finding:
     """The stream describes itself to us: directly where the device is reached so, else through the SSH connection."""
     stream = await round_.find_stream(round_.visit)
-    route, reason = round_.visit.route, ""
+    route, direct = round_.visit.route, None
     if route.way != "tunnel":
         try:
             return Finding(True, await asyncio.to_thread(stream.describe, route.host, stream.port))
         except Unreachable as error:
-            reason = f"; only through SSH, directly: {error.message}"
+            direct = error
     listener = await round_.visit.connection.forward_local_port("127.0.0.1", 0, "127.0.0.1", stream.port)
     async with listener:
-        found = await asyncio.to_thread(stream.describe, "127.0.0.1", listener.get_port())
-    return Finding(True, f"{found}{reason}")
+        try:
+            found = await asyncio.to_thread(stream.describe, "127.0.0.1", listener.get_port())
+        except Unreachable as error:
+            # The port at our end of the connection says nothing to anybody.
+            there = error.message.replace(f":{listener.get_port()}", f":{stream.port}")
+            raise direct or Unreachable(there, hint=error.hint) from error
+    return Finding(True, f"{found}; only through SSH, directly: {direct.message}" if direct else found)
 
 
 async def check_agent(round_: Round) -> Finding:
