@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meetingctl.cli import (
+    remote_backup,
     remote_config,
     remote_facts,
     remote_files,
+    remote_install,
     remote_logs,
     remote_onvif,
     remote_services,
     remote_smoke,
+    remote_update,
 )
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun
@@ -45,6 +48,10 @@ app.command("logs")(remote_logs.show_logs)
 app.command("collect")(remote_logs.collect_logs)
 app.command("copy")(remote_files.copy_files)
 app.command("deploy")(remote_files.deploy_files)
+app.command("install")(remote_install.install_device)
+app.command("update")(remote_update.update_devices)
+app.command("backup")(remote_backup.back_up_devices)
+app.command("restore")(remote_backup.restore_device)
 app.command("smoke")(remote_smoke.check_devices)
 app.add("config", remote_config.app, "Read and change the configuration files of devices.")
 app.add("services", remote_services.app, "See, start and stop the units of devices.")

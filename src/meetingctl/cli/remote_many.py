@@ -96,13 +96,15 @@ def make_limits(
 
 
 def read_password(run: Invocation, ask: bool, file: Path | None) -> Secret | None:
-    """Return the password, from the prompt or a file; None without either option."""
+    """Return the password, from the prompt or a file, else the setting's; None without any."""
     from meetingctl.core.paths import read_small_text
     from meetingctl.core.secret import Secret
 
     if file is not None:
         return Secret(next(iter(read_small_text(file).splitlines()), ""))
-    return run.read_secret("Password", flag="--password-file FILE") if ask else None
+    if ask:
+        return run.read_secret("Password", flag="--password-file FILE")
+    return run.settings.ssh_password or None
 
 
 def known_hosts(run: Invocation) -> Path:

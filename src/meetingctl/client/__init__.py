@@ -209,6 +209,10 @@ class FleetClient(Connection):
         """Set how many flash tokens the device has left. Raises: NotFound."""
         return self._device_call("PUT", key, "/tokens", {"token_count": count})
 
+    def take_token(self, key: str) -> int:
+        """Consume one flash token; return how many are left. Raises: NotFound, Forbidden when there is none."""
+        return int(self._device_call("POST", key, "/flash-request", {}, needed=("tokens_left",))["tokens_left"])
+
     def set_token_code(self, key: str, code: Secret) -> JsonObject:
         """Replace the device's token code, which also re-arms its registration. Raises: NotFound."""
         return self._device_call("PUT", key, "/token-code", {"token_code": code.reveal()})

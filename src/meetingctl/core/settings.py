@@ -329,6 +329,7 @@ class Settings:
     # Operator to device.
     ssh_user: str = _setting("device", "remote", "user on the devices", _text)
     ssh_identity: Path | None = _setting(None, "remote", "private key for the devices", _path)
+    ssh_password: Secret = _setting(Secret(""), "remote", "password on the devices, for logins and for sudo", _secret)
     ssh_connect_s: float = _setting(10.0, "remote", "deadline of a connection to a device", _seconds(0.1, 600))
     ssh_direct_s: float = _setting(
         2.0, "remote", "how long a direct address is tried before the tunnel", _seconds(0, 60)

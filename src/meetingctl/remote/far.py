@@ -94,7 +94,7 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
             replace(backup, content, mode=mode, owner=before["owner"], new_mode=mode)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, io.BytesIO(request["text"].encode()), mode=None, owner=None, new_mode=NEW_FILE_MODE)
+    replace(path, io.BytesIO(request["text"].encode()), mode=request.get("mode"), owner=None, new_mode=NEW_FILE_MODE)
     return {"backup": str(backup) if backup else None}
 
 

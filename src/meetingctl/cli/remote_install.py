@@ -1,0 +1,406 @@
+"""`meetingctl remote install`: a camera out of a freshly flashed machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meetingctl.cli.invocation import Invocation, of
+from meetingctl.cli.options import DryRun
+from meetingctl.cli.remote_many import (
+    AskPassword,
+    IdentityOption,
+    PasswordFile,
+    UserOption,
+    ViaOption,
+    Way,
+    open_access,
+    read_password,
+)
+from meetingctl.core.errors import MeetingctlError, UsageError
+
+if TYPE_CHECKING:
+    from meetingctl.core.secret import Secret
+    from meetingctl.core.target import Target
+    from meetingctl.remote.install_log import InstallLog
+    from meetingctl.remote.recipes.bundle import Bundle
+    from meetingctl.remote.recipes.install import Installer, Outcome
+    from meetingctl.remote.recipes.meeting import EnvSyntax, Membership
+    from meetingctl.remote.recipes.plan import Wishes
+
+_STEP_COLUMNS = ("do", "on", "why")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one installation as they were given."""
+
+    device_key: str | None
+    token_file: Path | None
+    token_stdin: bool
+    api_url: str | None
+    tunnel: str | None
+    timezone: str
+    hostname: str | None
+    package: Path | None
+    release: str | None
+    provision: bool
+    burn_token: bool
+    reboot: bool
+    components: list[str]
+    check_only: bool
+    transfer_only: bool
+    attach: bool
+    dry_run: bool
+
+    @property
+    def only_looks(self) -> bool:
+        return self.check_only or self.attach
+
+
+def install_device(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="a device key, or user@host[:port]")],
+    device_key: Annotated[
+        str | None, typer.Option("--device-key", metavar="KEY", help="its key in the fleet; becomes its host name")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="read its token code from a file")
+    ] = None,
+    token_stdin: Annotated[bool, typer.Option("--token-stdin", help="read its token code from standard input")] = False,
+    api_url: Annotated[
+        str | None, typer.Option("--api-url", metavar="URL", help="the fleet API as the device reaches it")
+    ] = None,
+    tunnel: Annotated[
+        str | None,
+        typer.Option("--tunnel", metavar="HOST:PORT", help="the tunnel server; default: the API's host, port 9001"),
+    ] = None,
+    timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="its time zone")] = "Europe/Paris",
+    hostname: Annotated[
+        str | None, typer.Option("--hostname", metavar="NAME", help="another host name than its key")
+    ] = None,
+    package: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="a package of meetingctl builder bundle")
+    ] = None,
+    release: Annotated[
+        str | None, typer.Option("--release", metavar="TYPE/DISTRIBUTION/VERSION", help="a published release")
+    ] = None,
+    component: Annotated[
+        list[str] | None,
+        typer.Option("--component", metavar="NAME", help="only this part, as of device check; repeatable"),
+    ] = None,
+    check_only: Annotated[bool, typer.Option("--check-only", help="connect and look, and do nothing")] = False,
+    transfer_only: Annotated[bool, typer.Option("--transfer-only", help="send the package, and do no more")] = False,
+    attach: Annotated[bool, typer.Option("--attach", help="follow an installation that runs there already")] = False,
+    no_provision: Annotated[bool, typer.Option("--no-provision", help="leave host name and time zone alone")] = False,
+    no_burn_token: Annotated[bool, typer.Option("--no-burn-token", help="keep the token, for tests")] = False,
+    no_reboot: Annotated[bool, typer.Option("--no-reboot", help="do not restart the device at the end")] = False,
+    log: Annotated[Path | None, typer.Option("--log", metavar="FILE", help="where the log of this run goes")] = None,
+    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="for everything together")] = "45m",
+    user: UserOption = None,
+    identity: IdentityOption = None,
+    ask_password: AskPassword = False,
+    password_file: PasswordFile = None,
+    via: ViaOption = Way.auto,
+    dry_run: DryRun = False,
+) -> int:
+    """Make a camera of the fleet out of a freshly flashed machine.
+
+    Looks first, plans, and does what is left to do: host name, time zone, membership in the fleet, package, units, a
+    token consumed, a restart; then it looks whether the units run and the server hears of the device. A second run of
+    the same finds nothing to do. The installation itself goes on when the link is lost or this command is
+    interrupted; --attach follows it, and the same command again goes on where it stands.
+
+    The token code comes from a file, standard input or the variable MEETING_TOKEN_CODE, never from the command line.
+
+    Examples:
+      meetingctl remote install device@192.0.2.7 --check-only
+      meetingctl remote install device@192.0.2.7 --device-key cam-7 --token-file code.txt --from bundle.tar.gz --dry-run
+      meetingctl remote install cam-7 --attach
+    """
+    from meetingctl.core.duration import parse_duration_s
+
+    run = of(ctx)
+    run.set_options(ssh_user=user, ssh_identity=identity)
+    if run.resolved.origins["server_url"] == "default":
+        run.set_options(server_url=api_url)
+    options = Options(
+        device_key,
+        token_file,
+        token_stdin,
+        api_url,
+        tunnel,
+        timezone,
+        hostname,
+        package,
+        release,
+        not no_provision,
+        not no_burn_token,
+        not no_reboot,
+        component or [],
+        check_only,
+        transfer_only,
+        attach,
+        dry_run,
+    )
+    _check(options)
+    until_s = time.monotonic() + parse_duration_s(timeout)
+    password = read_password(run, ask_password, password_file)
+    with _open_installer(run, target, options, password, until_s, log, via) as (installer, record):
+        return _install(run, installer, options, record)
+
+
+def _check(options: Options) -> None:
+    """Refuse options that exclude each other. Raises: UsageError."""
+    modes = {"--check-only": options.check_only, "--transfer-only": options.transfer_only, "--attach": options.attach}
+    if len(chosen := [name for name, is_on in modes.items() if is_on]) > 1:
+        raise UsageError(f"{' and '.join(chosen)} exclude each other", hint=f"use {chosen[0]} alone")
+    if options.package is not None and options.release is not None:
+        raise UsageError("--from and --release exclude each other", hint="use one of them")
+    if options.token_file is not None and options.token_stdin:
+        raise UsageError("--token-file and --token-stdin exclude each other", hint="use one of them")
+    if not options.only_looks and options.package is None and options.release is None:
+        raise UsageError("nothing to install: no package is named", hint="meetingctl builder bundle, then --from FILE")
+
+
+@contextmanager
+def _open_installer(
+    run: Invocation,
+    text: str,
+    options: Options,
+    password: Secret | None,
+    until_s: float,
+    log: Path | None,
+    via: Way,
+) -> Iterator[tuple[Installer, InstallLog]]:
+    from meetingctl.core.target import parse_target
+    from meetingctl.remote.install_log import InstallLog
+    from meetingctl.remote.recipes.install import Installer
+    from meetingctl.remote.recipes.session import Session, opener_of
+    from meetingctl.remote.recipes.steps import Job
+
+    target = parse_target(text)
+    member = None if options.only_looks or options.transfer_only else _membership(run, options, target)
+    wishes = _wishes(run, options, target, member)
+    secrets = [secret.reveal() for secret in (password, member.token if member else None) if secret]
+    record = InstallLog(log or _log_path(run), _phases(run), run.out.warn, secrets)
+    fleet = Fleet(run, member, str(target))
+    with open_access(run, [target], password) as access:
+        job = Job(wishes, record.progress(), until_s, fleet.take_token)
+        session = Session(opener_of(access, target, via=via.value), until_s, record.write)
+        again = shlex.join(["meetingctl", *("--identity" if word == "-i" else word for word in run.argv)])
+        yield Installer(str(target), session, job, again, fleet.read_device if member else None), record
+
+
+def _install(run: Invocation, installer: Installer, options: Options, record: InstallLog) -> int:
+    from meetingctl.remote.recipes.install import CONNECTING
+
+    if not (options.check_only or options.dry_run):
+        record.open()
+        record.write(f"log of: {installer.again}")
+    try:
+        with installer.standing():
+            outcome = _do(run, installer, options)
+    except KeyboardInterrupt:
+        record.write(f"interrupted at {installer.at}")
+        _tell_interrupt(run, installer)
+        raise
+    except MeetingctlError as error:
+        record.write(f"error: {error.message}")
+        if record.path.exists() and installer.at != CONNECTING:
+            run.out.warn(f"stands at {installer.at}; log: {record.path}")
+        raise
+    finally:
+        record.close()
+    return _show(run, installer, outcome, options, record)
+
+
+def _do(run: Invocation, installer: Installer, options: Options) -> Outcome:
+    if options.check_only:
+        return installer.look()
+    if options.attach:
+        return installer.attach()
+    if options.dry_run:
+        return installer.plan()
+    outcome = installer.install()
+    if not options.transfer_only:
+        installer.verify(outcome)
+    return outcome
+
+
+def _show(run: Invocation, installer: Installer, outcome: Outcome, options: Options, record: InstallLog) -> int:
+    from meetingctl.remote.recipes.plan import find_obstacles
+
+    shown: dict[str, Any] = {"target": installer.name, "dry_run": options.dry_run, **outcome.as_json()}
+    shown["changed"] = bool(outcome.steps) and not options.dry_run
+    shown["obstacles"] = list(find_obstacles(outcome.facts, installer.job.wishes.bundle)) if options.check_only else []
+    shown["log"] = str(record.path) if record.path.exists() else None
+    if run.is_json:
+        run.out.value(shown)
+    elif options.check_only:
+        run.out.record({**shown["device"], "obstacles": "; ".join(shown["obstacles"])})
+    else:
+        run.out.rows(shown["steps"], _STEP_COLUMNS, empty="nothing to do")
+        for row in outcome.checks:
+            run.out.note(f"{row['check']}: {'ok' if row['ok'] else 'not well'}: {row['detail']}")
+    if shown["log"] and not outcome.is_good:
+        run.out.note(f"log: {record.path}")
+    return 0 if outcome.is_good and not shown["obstacles"] else 1
+
+
+def _tell_interrupt(run: Invocation, installer: Installer) -> None:
+    """Say what goes on without us, and how to come back to it."""
+    run.out.note(f"interrupted at {installer.at}")
+    if installer.job.following:
+        line = run.line("remote", "install", installer.name, "--attach")
+        run.out.note(f"the installation goes on at {installer.name}; follow it with: {line}")
+    run.out.note(f"go on with: {installer.again}")
+
+
+def _wishes(run: Invocation, options: Options, target: Target, member: Membership | None) -> Wishes:
+    from meetingctl.remote.recipes.meeting import check_host_name, host_name_of
+    from meetingctl.remote.recipes.plan import Wishes
+
+    key = _device_key(options, target)
+    name = check_host_name(options.hostname) if options.hostname else host_name_of(key) if key else None
+    return Wishes(
+        _env_syntax(),
+        hostname=name if options.provision else None,
+        timezone=options.timezone if options.provision else None,
+        member=member,
+        bundle=_bundle(run, options),
+        components=tuple(options.components),
+        burns_token=options.burn_token,
+        reboots=options.reboot,
+        only_transfer=options.transfer_only,
+    )
+
+
+def _env_syntax() -> EnvSyntax:
+    from meetingctl.device.config.envfile import parse_env, update_env
+    from meetingctl.remote.recipes.meeting import EnvSyntax
+
+    def read(text: str) -> Mapping[str, str]:
+        return parse_env(text).values()
+
+    def merge(text: str, changes: Mapping[str, str]) -> str:
+        return update_env(parse_env(text), dict(changes)).render()
+
+    return EnvSyntax(read, merge)
+
+
+def _bundle(run: Invocation, options: Options) -> Bundle | None:
+    from meetingctl.remote.recipes.bundle import read_bundle
+
+    if options.only_looks and options.package is None:
+        return None
+    return read_bundle(options.package or _fetch(run, str(options.release)))
+
+
+def _fetch(run: Invocation, release: str) -> Path:
+    """Download a release into the cache, going on where an earlier try ended. Raises: MeetingctlError."""
+    from meetingctl.cli.fleet_releases import read_release
+    from meetingctl.remote.install_release import fetch_release
+
+    with run.open_client() as client:
+        return fetch_release(client, read_release(run, release), run.places.cache_dir / "releases")
+
+
+def _device_key(options: Options, target: Target) -> str | None:
+    from meetingctl.core.ids import parse_device_key
+    from meetingctl.core.target import DeviceTarget
+
+    key = options.device_key or (target.key if isinstance(target, DeviceTarget) else None)
+    return parse_device_key(key) if key else None
+
+
+def _membership(run: Invocation, options: Options, target: Target) -> Membership | None:
+    """Gather what makes the device one of the fleet; None without a key. Raises: UsageError, InvalidInput."""
+    from urllib.parse import urlsplit
+
+    from meetingctl.core.net import is_loopback, parse_endpoint
+    from meetingctl.core.target import AddressTarget
+    from meetingctl.remote.recipes.meeting import Membership
+
+    key = _device_key(options, target)
+    if key is None:
+        return None
+    url = (options.api_url or run.settings.server_url).rstrip("/")
+    url = url if url.endswith("/api") else f"{url}/api"
+    host = urlsplit(url).hostname or ""
+    is_here = isinstance(target, AddressTarget) and is_loopback(target.host)
+    if is_loopback(host) and not is_here:
+        raise UsageError(f"a device cannot reach {url}", hint="name the server as devices see it with --api-url URL")
+    tunnel_host, tunnel_port = parse_endpoint(options.tunnel or host, default_port=9001)
+    return Membership(key, _read_token(run, options), url, tunnel_host, tunnel_port)
+
+
+def _read_token(run: Invocation, options: Options) -> Secret:
+    """Return the token code from where it was given; an empty one leaves that of the device."""
+    from meetingctl.core.ids import parse_token_code
+    from meetingctl.core.paths import read_small_text
+    from meetingctl.core.secret import Secret
+
+    if options.token_file is not None:
+        text = read_small_text(options.token_file).strip()
+    elif options.token_stdin:
+        text = run.read_secret("Token code", flag="--token-file FILE").reveal()
+    else:
+        text = run.env.get("MEETING_TOKEN_CODE", "").strip()
+    return Secret(parse_token_code(text)) if text else Secret("")
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The server, as the device when its token code is known, else as the operator."""
+
+    run: Invocation
+    member: Membership | None
+    name: str
+
+    def take_token(self) -> int:
+        """Consume one token; return how many are left."""
+        assert self.member is not None
+        with self.run.open_client(token_code=self.member.token or None) as client:
+            return client.take_token(self.member.device_key)
+
+    def read_device(self) -> Mapping[str, Any]:
+        """Return the device's record."""
+        assert self.member is not None
+        with self.run.open_client(token_code=self.member.token or None) as client:
+            return client.get_device(self.member.device_key)
+
+
+def _phases(run: Invocation) -> Any:
+    """Return what shows a phase: a bar on a terminal, one line each elsewhere, nothing in the JSON formats."""
+    from meetingctl.cli.output import printable
+
+    last = [""]
+
+    def show(percent: int, text: str) -> None:
+        is_quiet = run.out.is_json or run.options.get("quiet")
+        if is_quiet or text == last[0]:
+            return
+        name = text.partition(":")[0]
+        if run.out.err.isatty():
+            bar = f"[{'#' * (max(percent, 0) // 5):<20}] {max(percent, 0):3d} % " if percent >= 0 else ""
+            run.out.err.write(f"\r\x1b[K{bar}{printable(text)[:120]}{chr(10) if percent in (100, -1) else ''}")
+            run.out.err.flush()
+        elif name != last[0].partition(":")[0] or percent < 0:
+            run.out.note(f"{f'{percent:3d} % ' if percent >= 0 else ''}{text}")
+        last[0] = text
+
+    return show
+
+
+def _log_path(run: Invocation) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    return run.places.cache_dir / "runs" / f"install-{stamp}-{os.getpid()}.log"

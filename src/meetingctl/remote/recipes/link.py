@@ -1,0 +1,141 @@
+"""One device over a fabric connection: questions, commands with root, small files."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import fabric
+import paramiko
+from invoke.exceptions import CommandTimedOut, ThreadException
+
+from meetingctl.core.errors import MeetingctlError, TransportLost
+from meetingctl.core.target import Target
+from meetingctl.remote.command import wrap_sudo
+from meetingctl.remote.sections import new_mark, sections_line, split_sections
+from meetingctl.remote.session import Login
+from meetingctl.remote.visit import Answer, Privilege, explain_failure
+from meetingctl.remote.ways import Route
+
+ANSWER_S = 60.0
+SFTP_S = 30.0
+_FAR_FOLDER = "/tmp/meetingctl."  # noqa: S108 - the beginning of a name that mktemp completes on the device
+
+
+@dataclass(slots=True)
+class Link:
+    """A connection that is logged in. Any call may raise TransportLost; the link is of no use afterwards."""
+
+    target: Target
+    route: Route
+    login: Login
+    connection: fabric.Connection
+    _sftp: paramiko.SFTPClient | None = field(default=None, repr=False)
+
+    def answer(self, line: str, *, privilege: Privilege = Privilege.none, within_s: float = ANSWER_S) -> Answer:
+        """Run a line of shell and return what it wrote. A line that takes longer counts as a lost link."""
+        stdin = ""
+        if privilege is not Privilege.none:
+            password = self.login.password
+            is_optional = privilege is Privilege.wanted
+            line = wrap_sudo(line, has_password=bool(password), is_optional=is_optional)
+            stdin = f"{password.reveal()}\n" if password else ""
+        with self._translated():
+            done = self.connection.run(
+                line, hide=True, warn=True, pty=False, in_stream=io.StringIO(stdin), timeout=within_s, encoding="utf-8"
+            )
+        if done.exited < 0:
+            raise TransportLost(f"{self.target}: the connection was lost before a command ended")
+        return Answer(done.exited, done.stdout, done.stderr)
+
+    def ask(self, line: str, *, privilege: Privilege = Privilege.none, within_s: float = ANSWER_S) -> str:
+        """Run a line of shell that must go well. Raises: AuthError when sudo refuses, MeetingctlError."""
+        answer = self.answer(line, privilege=privilege, within_s=within_s)
+        if answer.exit_code:
+            raise explain_failure(str(self.target), self.login.user, answer)
+        return answer.stdout
+
+    def ask_sections(
+        self, commands: Mapping[str, str], *, privilege: Privilege, command_s: int = 10, within_s: float = ANSWER_S
+    ) -> dict[str, str]:
+        """Ask many things in one round trip. Raises: MeetingctlError where no shell answers."""
+        mark = new_mark()
+        text = self.ask(sections_line(commands, mark, command_s=command_s), privilege=privilege, within_s=within_s)
+        sections = split_sections(text, mark)
+        if not sections:
+            raise MeetingctlError(f"{self.target}: no facts: the login shell printed {text.strip()[:80]!r}")
+        return sections
+
+    def sftp(self) -> paramiko.SFTPClient:
+        """Return the SFTP session of this link, opened when it is first asked for."""
+        if self._sftp is None:
+            with self._translated():
+                self._sftp = self.connection.sftp()
+                self._sftp.get_channel().settimeout(SFTP_S)
+        return self._sftp
+
+    def replace_file(self, path: str, text: str, *, expect: str | None, mode: int | None = None) -> None:
+        """Replace a file in one step as root; `expect` is the SHA-256 of the content that the text was made from.
+
+        Raises: MeetingctlError when somebody else has changed it since.
+        """
+        request = {"action": "write", "path": path, "text": text, "expect": expect, "mode": mode}
+        folder = self.ask(f"umask 077; mktemp -d {_FAR_FOLDER}XXXXXXXXXX").strip()
+        if not folder.startswith(_FAR_FOLDER):
+            raise MeetingctlError(f"{self.target}: the login shell prints more than was asked for: {folder[:80]!r}")
+        quoted = shlex.quote(folder)
+        far = resources.files("meetingctl.remote").joinpath("far.py").read_bytes()
+        self.put(f"{folder}/far.py", far)
+        self.put(f"{folder}/request.json", json.dumps(request).encode())
+        line = f"python3 -I {quoted}/far.py {quoted}/request.json; code=$?; rm -rf -- {quoted}; exit $code"
+        answer = _read_answer(self.ask(line, privilege=Privilege.needed))
+        if "error" in answer:
+            raise MeetingctlError(f"{self.target}: {str(answer['error'])[:300]}")
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a small file over SFTP."""
+        with self.translated(path), self.sftp().open(path, "wb") as file:
+            file.write(content)
+
+    def close(self) -> None:
+        """Leave the device."""
+        self.connection.close()
+
+    @contextmanager
+    def translated(self, what: str) -> Iterator[None]:
+        """Turn errors of SFTP into ours."""
+        try:
+            yield
+        except (TimeoutError, EOFError, paramiko.SSHException, ConnectionError) as exc:
+            raise TransportLost(f"{self.target}: the connection was lost at {what}") from exc
+        except OSError as exc:
+            if exc.errno is None and "closed" in str(exc):
+                raise TransportLost(f"{self.target}: the connection was lost at {what}") from exc
+            raise MeetingctlError(f"{self.target}: {what}: {(exc.strerror or str(exc)).lower()}") from exc
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except CommandTimedOut as exc:
+            raise TransportLost(f"{self.target}: no answer within {exc.timeout:g} s") from exc
+        except (OSError, EOFError, paramiko.SSHException, ThreadException) as exc:
+            raise TransportLost(f"{self.target}: the connection was lost: {_first_line(exc)}") from exc
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _read_answer(text: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        return {"error": f"no answer that makes sense: {text[:80]!r}"}
+    return answer if isinstance(answer, dict) else {"error": f"no answer that makes sense: {text[:80]!r}"}

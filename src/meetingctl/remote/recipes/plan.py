@@ -1,0 +1,155 @@
+"""What an installation has to do: facts of a device and the operator's wishes in, steps out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from meetingctl.core.errors import MeetingctlError
+from meetingctl.core.layout import CONFIG_ENV, MEETING_JSON
+from meetingctl.core.plan import Step
+from meetingctl.core.secret import Secret
+from meetingctl.core.update_package import version_rank
+from meetingctl.remote.recipes import meeting
+from meetingctl.remote.recipes.bundle import Bundle, misfits
+from meetingctl.remote.recipes.facts import HOSTS_FILE, InstallFacts, sha256_or_none
+from meetingctl.remote.recipes.meeting import EnvSyntax, Membership
+from meetingctl.remote.recipes.unit import UNIT
+
+LEAST_PYTHON = (3, 11)
+SPARE_BYTES = 300 * 1024 * 1024
+SECRET_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the operator asked for; None leaves a thing as it is."""
+
+    syntax: EnvSyntax
+    hostname: str | None = None
+    timezone: str | None = None
+    member: Membership | None = None
+    bundle: Bundle | None = None
+    components: tuple[str, ...] = ()
+    burns_token: bool = True
+    reboots: bool = True
+    only_transfer: bool = False
+
+
+def refuse_unfit(target: str, facts: InstallFacts, bundle: Bundle | None) -> None:
+    """Raise: MeetingctlError that names everything that stands in the way."""
+    if reasons := list(find_obstacles(facts, bundle)):
+        raise MeetingctlError(
+            f"{target}: cannot be installed: {'; '.join(reasons)}", hint=f"meetingctl remote facts {target}"
+        )
+
+
+def find_obstacles(facts: InstallFacts, bundle: Bundle | None) -> Iterator[str]:
+    """Yield why a device cannot take a package, each in a few words with the numbers."""
+    if not facts.has_systemd:
+        yield "it has no systemd"
+    if facts.python < LEAST_PYTHON:
+        found = ".".join(map(str, facts.python)) if any(facts.python) else "none"
+        yield f"Python {'.'.join(map(str, LEAST_PYTHON))} or newer is needed, found {found}"
+    if bundle is None or (facts.version == bundle.version and facts.is_installed):
+        return
+    there, wanted = version_rank(facts.version), version_rank(bundle.version)
+    if there is not None and wanted is not None and there > wanted:
+        yield f"version {facts.version} is there, newer than {bundle.version} of the package"
+    if any(facts.python) and facts.arch and (wrong := misfits(bundle.wheels, facts.python, facts.arch)):
+        python = ".".join(map(str, facts.python))
+        yield f"the package is not for Python {python} on {facts.arch}: {wrong[0]}"
+    # The file, what it holds, and that once more, larger, as a virtual environment.
+    needed = bundle.size_bytes + 4 * bundle.unpacked_bytes + SPARE_BYTES
+    if facts.free_bytes < needed:
+        yield f"{needed // 2**20} MiB of disk are needed, {facts.free_bytes // 2**20} MiB are free"
+
+
+def plan_install(facts: InstallFacts, wishes: Wishes, done: Collection[str] = ()) -> list[Step]:
+    """Decide what is left to do. `done` holds the verbs of steps that this run has carried out once already."""
+    if facts.unit.is_running:
+        return [Step("follow", f"{UNIT}.service", f"an earlier run started it: {facts.unit.stage or 'installation'}")]
+    send = list(_plan_package(facts, wishes, done))
+    if wishes.only_transfer:
+        return [step for step in send if step.do == "send-package"]
+    steps = [*_plan_system(facts, wishes), *_plan_files(facts, wishes), *send, *_plan_token(facts, wishes, done)]
+    steps += _plan_repair(facts, wishes, steps, done)
+    if wishes.reboots and "reboot" not in done:
+        steps += _plan_reboot(facts, steps)
+    return steps
+
+
+def _plan_system(facts: InstallFacts, wishes: Wishes) -> Iterator[Step]:
+    if wishes.hostname:
+        # First of all: sudo complains about a name that it cannot resolve.
+        text = meeting.write_hosts(facts.hosts, wishes.hostname)
+        if text != facts.hosts:
+            detail = {"text": Secret(text), "expect": sha256_or_none(facts.hosts), "mode": None}
+            yield Step("write-file", HOSTS_FILE, f"has no line for {wishes.hostname}", detail)
+        if facts.hostname != wishes.hostname:
+            yield Step("set-hostname", wishes.hostname, f"is {facts.hostname or 'unknown'}")
+    if wishes.timezone and facts.timezone != wishes.timezone:
+        yield Step("set-timezone", wishes.timezone, f"is {facts.timezone or 'unknown'}")
+    if wishes.timezone and facts.can_ntp and not facts.has_ntp:
+        yield Step("enable-ntp", "systemd-timesyncd", "the clock is not set by the network")
+
+
+def _plan_files(facts: InstallFacts, wishes: Wishes) -> Iterator[Step]:
+    if (member := wishes.member) is None:
+        return
+    provisioned = meeting.is_provisioned(facts.meeting, member)
+    yield from plan_membership(facts, wishes, member, provisioned=provisioned)
+
+
+def plan_membership(facts: InstallFacts, wishes: Wishes, member: Membership, *, provisioned: bool) -> Iterator[Step]:
+    """Yield the files that make the device one of the fleet; `provisioned` once its token was consumed."""
+    text = meeting.write_meeting(facts.meeting, member, provisioned=provisioned)
+    if text != facts.meeting:
+        why = "is missing" if facts.meeting is None else f"is not that of {member.device_key} at {member.api_url}"
+        detail = {"text": Secret(text), "expect": sha256_or_none(facts.meeting), "mode": SECRET_MODE}
+        yield Step("write-file", MEETING_JSON, why, detail)
+    config = meeting.write_config(facts.config or "", member, wishes.syntax, provisioned=provisioned)
+    if config != facts.config:
+        why = "is missing" if facts.config is None else "its keys MEETING_* are not those of the fleet"
+        detail = {"text": Secret(config), "expect": sha256_or_none(facts.config), "mode": None}
+        yield Step("write-file", CONFIG_ENV, why, detail)
+
+
+def _plan_package(facts: InstallFacts, wishes: Wishes, done: Collection[str]) -> Iterator[Step]:
+    bundle = wishes.bundle
+    if bundle is None or (facts.is_installed and facts.version == bundle.version):
+        return
+    there = f"version {facts.version} is there" if facts.version else "nothing is installed"
+    if facts.staged != "whole":
+        sent = f"; {facts.staged} bytes are there already" if facts.staged != "0" else ""
+        yield Step("send-package", bundle.path.name, f"{bundle.size_bytes} bytes{sent}")
+    if "install-package" not in done:
+        yield Step("install-package", bundle.version, there)
+
+
+def _plan_token(facts: InstallFacts, wishes: Wishes, done: Collection[str]) -> Iterator[Step]:
+    member = wishes.member
+    if member is None or meeting.is_provisioned(facts.meeting, member) or "burn-token" in done:
+        return
+    if wishes.burns_token:
+        yield Step("burn-token", member.device_key, "is not provisioned yet")
+    else:
+        yield Step("keep-token", member.device_key, "is not provisioned yet, and its token is to be kept")
+
+
+def _plan_repair(facts: InstallFacts, wishes: Wishes, steps: list[Step], done: Collection[str]) -> Iterator[Step]:
+    if "repair" in done or not (facts.is_installed or wishes.bundle):
+        return
+    changed = [step.on for step in steps if step.do in {"install-package", "write-file", "burn-token", "keep-token"}]
+    if changed:
+        yield Step("repair", "units, folders and packages", f"{changed[-1]} changes")
+    elif facts.check:
+        yield Step("repair", "units, folders and packages", f"device check ends with {facts.check}")
+
+
+def _plan_reboot(facts: InstallFacts, steps: list[Step]) -> Iterator[Step]:
+    changed = [step.on for step in steps if step.do in {"install-package", "set-hostname"}]
+    if changed:
+        yield Step("reboot", facts.hostname or "the device", f"{changed[0]} is new")
+    elif facts.wants_reboot:
+        yield Step("reboot", facts.hostname or "the device", "an earlier run was to end with it")
