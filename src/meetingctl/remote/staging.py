@@ -15,6 +15,7 @@ from typing import Any
 import asyncssh
 
 from meetingctl.core.errors import InvalidInput, MeetingctlError, TransportLost
+from meetingctl.remote.command import is_lost
 from meetingctl.remote.visit import Privilege, Visit
 
 _ANSWER_BYTES = 16 * 1024 * 1024
@@ -29,6 +30,7 @@ class Staging:
     visit: Visit
     folder: str
     sftp: asyncssh.SFTPClient
+    program: str = "far.py"
 
     async def put(self, name: str, content: bytes) -> None:
         """Write one staged file. Raises: MeetingctlError, TransportLost."""
@@ -49,7 +51,7 @@ class Staging:
     async def request(self, request: Mapping[str, Any], *, privilege: Privilege) -> dict[str, Any]:
         """Let the far side work on files, and return its answer. Raises: AuthError, MeetingctlError with its reason."""
         await self.put("request.json", json.dumps({**request, "staging": self.folder}).encode())
-        line = f"python3 -I {self.folder}/far.py {self.folder}/request.json"
+        line = f"python3 -I {self.folder}/{self.program} {self.folder}/request.json"
         text = await self.visit.ask(line, privilege=privilege, cap_bytes=_ANSWER_BYTES)
         try:
             answer = json.loads(text)
@@ -61,15 +63,18 @@ class Staging:
 
 
 @contextlib.asynccontextmanager
-async def open_staging(visit: Visit) -> AsyncIterator[Staging]:
-    """Make the folder, and remove it in the end. Raises: MeetingctlError for a device without SFTP."""
+async def open_staging(visit: Visit, program: str = "far.py") -> AsyncIterator[Staging]:
+    """Make the folder, and remove it in the end; `program` is the module of this package that works there.
+
+    Raises: MeetingctlError for a device without SFTP.
+    """
     folder = (await visit.ask("umask 077; mktemp -d /tmp/meetingctl.XXXXXXXXXX")).strip()
     if not folder.startswith("/tmp/meetingctl."):  # noqa: S108
         raise MeetingctlError(f"{visit.target}: the login shell prints more than was asked for: {folder[:80]!r}")
     try:
         async with open_sftp(visit) as sftp:
-            staging = Staging(visit, folder, sftp)
-            await staging.put("far.py", importlib.resources.files(__package__).joinpath("far.py").read_bytes())
+            staging = Staging(visit, folder, sftp, program)
+            await staging.put(program, importlib.resources.files(__package__).joinpath(program).read_bytes())
             yield staging
     finally:
         # A device that hangs must not hold up the end of its own deadline.
@@ -83,6 +88,10 @@ async def open_sftp(visit: Visit) -> AsyncIterator[asyncssh.SFTPClient]:
     """Begin an SFTP session. Raises: MeetingctlError."""
     try:
         sftp = await visit.connection.start_sftp_client()
+    except asyncssh.ChannelOpenError as exc:
+        if is_lost(exc):
+            raise TransportLost(f"{visit.target}: the connection was lost") from exc
+        raise MeetingctlError(f"{visit.target}: no SFTP: {exc.reason}") from exc
     except (asyncssh.Error, OSError) as exc:
         raise MeetingctlError(f"{visit.target}: no SFTP: {exc}", hint="apt install openssh-sftp-server") from exc
     try:

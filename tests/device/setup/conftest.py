@@ -117,8 +117,8 @@ def device(tmp_path: Path) -> Device:
         (made.bin / program).write_text(_FAKE.format(state=made.state, root=made.root))
         (made.bin / program).chmod(0o755)
     # Names of this root: whoever runs the test is its root and its web page.
-    made.write(layout.PASSWD_FILE, f"root:x:{os.getuid()}:{os.getgid()}::/:/bin/sh\ndevice:x:1000:1000::/:/bin/sh\n")
-    made.write(layout.GROUP_FILE, f"www-data:x:{os.getgid()}:\nroot:x:{os.getgid()}:\nvideo:x:44:nobody\n")
+    made.write(layout.USER_TABLE, f"root:x:{os.getuid()}:{os.getgid()}::/:/bin/sh\ndevice:x:1000:1000::/:/bin/sh\n")
+    made.write(layout.GROUP_TABLE, f"www-data:x:{os.getgid()}:\nroot:x:{os.getgid()}:\nvideo:x:44:nobody\n")
     release = made.root / "opt/rpi-cam-webmanager.releases/1.4.0"
     shutil.copytree(PACKAGING, release / "packaging")
     (release / "venv/bin").mkdir(parents=True)

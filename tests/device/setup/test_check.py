@@ -49,7 +49,7 @@ def test_a_repair_sets_everything_up_and_a_second_one_does_nothing(cli: Cli, dev
     assert set(enabled) == wanted
     assert (mode_of(device, layout.MEETING_JSON), mode_of(device, layout.CONFIG_ENV)) == (0o600, 0o640)
     assert device.path(layout.CONFIG_ENV).read_text().splitlines()[1:] == ["CAMERA_TYPE=csi"]
-    assert "video:x:44:nobody,device" in device.path(layout.GROUP_FILE).read_text()
+    assert "video:x:44:nobody,device" in device.path(layout.GROUP_TABLE).read_text()
 
     changing = len(device.calls("apt-get", "gpasswd", "systemd-tmpfiles", "udevadm"))
     again = cli("device", "check", "--repair", "--json")

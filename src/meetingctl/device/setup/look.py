@@ -55,8 +55,8 @@ class Names:
 
 def read_names(system: System) -> Names:
     """Read the user and group files of the device."""
-    users = _rows(system, layout.PASSWD_FILE, 3)
-    groups = _rows(system, layout.GROUP_FILE, 4)
+    users = _rows(system, layout.USER_TABLE, 3)
+    groups = _rows(system, layout.GROUP_TABLE, 4)
     return Names(
         {row[0]: int(row[2]) for row in users if row[2].isdigit()},
         {row[0]: int(row[2]) for row in groups if row[2].isdigit()},
