@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,8 +54,18 @@ def check_device(
         return _show(run, facts, steps, [], dry_run=dry_run)
     if os.geteuid() and str(system.root) == "/":
         raise Forbidden("a repair changes the system", hint=f"sudo {run.line('device', 'check', '--repair')}")
+
+    def tell(step: Step) -> None:
+        run.out.note(str(step))
+
+    outcomes: list[Outcome] = []
+    if facts.unfinished_update:
+        # Not under the lock: it checks and repairs as well, by the program of the release that it goes on with.
+        outcomes += apply_plan(system, steps, on_step=tell)
+        settled = replace(read_facts(system, components=chosen), unfinished_update="")
+        steps = make_plan(settled, components=chosen, start=start)
     with system.locked(_LOCK_DIR):
-        outcomes = apply_plan(system, steps, on_step=lambda step: run.out.note(f"{step}"))
+        outcomes += apply_plan(system, steps, on_step=tell)
         facts = read_facts(system, components=chosen)
     return _show(run, facts, make_plan(facts, components=chosen, start=start), outcomes, dry_run=False)
 

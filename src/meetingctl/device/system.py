@@ -135,6 +135,11 @@ class System:
         self.clock = clock or Clock()
         self._env = {**env, "LC_ALL": "C.UTF-8"}
 
+    @property
+    def is_live(self) -> bool:
+        """Say whether programs of this machine act on the device: not while only a folder of it is looked at."""
+        return str(self.root) == "/" or self.path("/run/systemd/system").is_dir()
+
     def path(self, device_path: DevicePath) -> Path:
         """Return where a device path lies below the root. Raises: InvalidInput for a relative path or `..`."""
         return below(self.root, device_path)

@@ -111,6 +111,7 @@ def device(tmp_path: Path) -> Device:
     made = Device(tmp_path / "device", tmp_path / "state", tmp_path / "bin")
     for folder in (made.root, made.state / "units", made.bin):
         folder.mkdir(parents=True)
+    (made.root / "run/systemd/system").mkdir(parents=True)  # its programs may be called
     (made.state / "installed").write_text("")
     (made.state / "elements").touch()
     for program in _PROGRAMS:

@@ -123,8 +123,26 @@ def test_older_settings_become_the_configuration(cli: Cli, device: Device) -> No
 
 def test_what_stands_in_the_way_of_the_whole(cli: Cli, device: Device) -> None:
     (device.bin / "systemctl").write_text("#!/bin/sh\nexit 1\n")
-    (device.root / "opt/rpi-cam-webmanager").unlink()
+    device.path(layout.PROGRAM).unlink()
     found = cli("device", "check", "--json").json["missing"]
     assert [step["on"] for step in found if step["do"] == "by-hand"] == ["/opt/rpi-cam-webmanager", "systemd"]
     wrong = cli("device", "check", "--component", "camera")
     assert (wrong.code, "no component 'camera'" in wrong.err) == (2, True)
+
+
+def test_a_folder_without_a_running_system_gets_files_and_nothing_else(cli: Cli, device: Device) -> None:
+    (device.root / "run/systemd/system").rmdir()
+    done = cli("device", "check", "--repair", "--json")
+    assert (done.code, done.json["failed"]) == (0, [])
+    assert not (device.state / "calls").exists()
+    assert device.path(layout.unit_file_path(layout.STREAM_UNIT)).exists()
+    assert done.json["notes"] == ["only files were looked at: below this folder no system runs"]
+    assert cli("device", "check").code == 0
+
+
+def test_an_interrupted_update_is_settled_first(cli: Cli, device: Device) -> None:
+    device.write(f"{layout.WEB_RELEASES_DIR}/2.0.0/.release/building", "")
+    planned = cli("device", "check", "--json").json["missing"]
+    assert [step["do"] for step in planned] == ["settle-update"], planned
+    done = cli("device", "check", "--repair", "--json")
+    assert (done.code, done.json["done"][0]["do"], len(done.json["done"]) > 5) == (0, "settle-update", True), done

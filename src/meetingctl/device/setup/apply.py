@@ -112,6 +112,12 @@ def _apply(system: System, step: Step) -> None:
     act(system, step)
 
 
+def _settle_update(system: System, step: Step) -> None:
+    from meetingctl.device.update.job import settle_device
+
+    settle_device(system, lambda line: None)
+
+
 def _make_folder(system: System, step: Step) -> None:
     system.path(step.on).mkdir(parents=True, exist_ok=True)
     _set_attributes(system, step)
@@ -229,6 +235,7 @@ def _last_line(text: str) -> str:
 
 
 _ACTIONS: Mapping[str, Callable[[System, Step], None]] = {
+    "settle-update": _settle_update,
     "make-folder": _make_folder,
     "set-attributes": _set_attributes,
     "install-file": _install_file,

@@ -70,6 +70,8 @@ class Camera:
 class Facts:
     """One look at a device. None stands for what could not be read; `unreadable` says why, a sentence each."""
 
+    is_live: bool = True  # else only files are looked at: a folder is not the machine that this runs on
+    unfinished_update: str = ""
     version: str = ""
     has_program: bool = False
     folders: Mapping[str, Entry | None] = field(default_factory=dict)

@@ -66,11 +66,15 @@ def read_names(system: System) -> Names:
 
 def read_facts(system: System, *, components: Iterable[str] = tuple(wanted.COMPONENTS)) -> Facts:
     """Look at everything that `make_plan` decides on; without the component `gstreamer` no packages are looked at."""
-    chosen = set(components)
+    from meetingctl.device.update.job import find_unfinished
+
     names, unreadable = read_names(system), list[str]()
-    units, needs_reload = read_units(system)
-    packages = read_packages(system, unreadable) if "gstreamer" in chosen else {}
+    has_media = system.is_live and "gstreamer" in set(components)
+    units, needs_reload = read_units(system) if system.is_live else ({}, False)
+    packages = read_packages(system, unreadable) if has_media else {}
     return Facts(
+        is_live=system.is_live,
+        unfinished_update=find_unfinished(system),
         version=_read_text(system, layout.VERSION_FILE, unreadable).strip(),
         has_program=_exists(system, layout.PROGRAM),
         folders={folder: read_entry(system, folder, names) for folder in wanted.FOLDERS},
@@ -81,13 +85,15 @@ def read_facts(system: System, *, components: Iterable[str] = tuple(wanted.COMPO
         needs_reload=needs_reload,
         packages=packages,
         dpkg_is_broken=bool(packages) and bool(system.run("dpkg", "--audit", timeout_s=_ASK_TIMEOUT_S).out.strip()),
-        elements=read_elements(system) if "gstreamer" in chosen else {},
+        elements=read_elements(system) if has_media else {},
         cloud=read_cloud(system, unreadable),
         groups=tuple(sorted(names.groups)),
-        memberships={user: names.groups_of(user) for user in wanted.MEMBERSHIPS if user in names.users},
+        memberships={
+            user: names.groups_of(user) for user in wanted.MEMBERSHIPS if system.is_live and user in names.users
+        },
         wants_agent=read_wants_agent(system, unreadable),
         is_access_point=_read_json(system, layout.AP_MODE_JSON, unreadable).get("enabled") is True,
-        camera=read_camera(system, unreadable),
+        camera=read_camera(system, unreadable) if system.is_live else Camera(),
         unreadable=tuple(dict.fromkeys(unreadable)),
     )
 

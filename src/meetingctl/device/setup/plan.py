@@ -31,6 +31,9 @@ def make_plan(
     Without `start` no unit is started or restarted: the caller does that, or the device is booted anyway.
     """
     chosen = check_components(components)
+    if facts.unfinished_update:
+        # Which release is the current one, and so all the rest, is known afterwards.
+        return [Step("settle-update", layout.WEB_RELEASES_DIR, facts.unfinished_update)]
     return [
         *_plan_release(facts),
         *_plan_masks(facts),
@@ -48,6 +51,8 @@ def make_plan(
 def find_notes(facts: Facts) -> list[str]:
     """Return what deserves a look and is no fault."""
     notes = list(facts.unreadable)
+    if not facts.is_live:
+        notes.append("only files were looked at: below this folder no system runs")
     notes += [f"{name}: apt has no such package" for name, state in facts.packages.items() if state == "unavailable"]
     if facts.camera.is_looked_for and not facts.camera.kind:
         notes.append("no camera was found: connect one, or set STREAM_SOURCE_MODE")
@@ -61,7 +66,7 @@ def _plan_release(facts: Facts) -> Iterator[Step]:
         yield Step(BY_HAND, layout.WEB_DIR, "no release is installed: meetingctl device update apply FILE")
     elif not facts.shipped:
         yield Step(BY_HAND, wanted.PACKAGING_DIR, "the release has no units: meetingctl device update apply FILE")
-    if not facts.systemd_answers:
+    if facts.is_live and not facts.systemd_answers:
         yield Step(BY_HAND, "systemd", "does not answer, so no unit was looked at")
 
 
@@ -135,9 +140,9 @@ def _plan_shipped(facts: Facts, chosen: Collection[str]) -> Iterator[Step]:
         yield Step("install-file", target, why, {"source": found.source, "mode": wanted.SHIPPED_MODE})
         has_tmpfiles |= place.parent.name == "tmpfiles.d"
         has_rules |= place.parent.name == "rules.d"
-    if has_tmpfiles:
+    if has_tmpfiles and facts.is_live:
         yield Step("make-tmpfiles", "systemd-tmpfiles", "its file is new")
-    if has_rules:
+    if has_rules and facts.is_live:
         yield Step("reload-udev", "udev", "a rule is new")
 
 
