@@ -20,6 +20,7 @@ _VENV_TIMEOUT_S = 120.0
 _PIP_TIMEOUT_S = 900.0
 _SPACE_FACTOR = 6  # the files, the same installed, and its bytecode
 _SPACE_SPARE_BYTES = 64 * 1024 * 1024
+_SETPRIV = "/usr/bin/setpriv"
 _SYSTEM_PYTHON = "/usr/bin/python3"
 
 
@@ -111,7 +112,9 @@ def build_environment(system: System, folder: Path) -> None:
 
 
 def _run(system: System, argv: tuple[str, ...], timeout_s: float, hint: str) -> None:
-    ran = system.run(*argv, timeout_s=timeout_s)
+    # Nothing goes on writing into the folder of a job that was killed.
+    dying = (_SETPRIV, "--pdeathsig", "KILL", "--") if Path(_SETPRIV).exists() else ()
+    ran = system.run(*dying, *argv, timeout_s=timeout_s)
     if not ran.ok:
         detail = f"no end after {timeout_s:g} s" if ran.timed_out else " ".join((ran.err or ran.out).split())[-300:]
         raise MeetingctlError(f"{Path(argv[0]).name} {_words(argv)} failed with code {ran.code}: {detail}", hint=hint)

@@ -48,7 +48,8 @@ def find_fault(system: System, before: Health, *, stream: bool = True) -> str:
     for name in before.active_units:
         unit = read_unit(system, name)
         if unit.active != "active":
-            return f"{name} is {unit.active or 'unknown'} ({unit.result or unit.sub}, code {unit.exit_status})"
+            result = "" if unit.result in {"", "success"} else f", {unit.result}"
+            return f"{name} is {unit.active or 'unknown'} ({unit.sub}{result}, code {unit.exit_status})"
     return _stream_fault(system) if stream and before.has_stream else ""
 
 

@@ -31,7 +31,6 @@ KEPT_RELEASES = 2  # beside the current one
 NEW_LINK = f"{Path(layout.WEB_DIR).parent}/.{Path(layout.WEB_DIR).name}.new"
 PROGRAM_NAME = "venv/bin/meetingctl"
 _INFO_NAME = f"{layout.RELEASE_FACTS_DIR_NAME}/info.json"
-_BUILDING_NAME = f"{layout.RELEASE_FACTS_DIR_NAME}/building"
 _DOOMED_PREFIX = ".doomed-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
 _AT_FDCWD = -100
@@ -115,7 +114,6 @@ def read_info(folder: Path) -> Info | None:
 def write_info(folder: Path, info: Info) -> None:
     """Finish a release: from now on it may become the current one."""
     write_atomic(folder / _INFO_NAME, json.dumps(asdict(info), indent=1) + "\n")
-    (folder / _BUILDING_NAME).unlink(missing_ok=True)
 
 
 def start_release(system: System, version: str) -> Path:
@@ -123,8 +121,7 @@ def start_release(system: System, version: str) -> Path:
     releases = system.path(layout.WEB_RELEASES_DIR)
     releases.mkdir(parents=True, exist_ok=True)
     folder = _free_folder(releases, version)
-    folder.mkdir(mode=0o755)
-    write_atomic(folder / _BUILDING_NAME, b"")
+    (folder / layout.RELEASE_FACTS_DIR_NAME).mkdir(parents=True)
     return folder
 
 
@@ -165,7 +162,7 @@ def tidy_releases(system: System) -> list[str]:
     for folder in sorted(releases.iterdir()):
         if folder.name.startswith(_DOOMED_PREFIX):
             shutil.rmtree(folder, ignore_errors=True)
-        elif (folder / _BUILDING_NAME).exists() and read_info(folder) is None and folder.name != current_name(system):
+        elif folder.is_dir() and read_info(folder) is None and folder.name != current_name(system):
             remove_release(folder)
             done.append(f"removed {folder.name}, which was never finished")
     return done

@@ -64,6 +64,8 @@ def put_back(system: System, folder: Path) -> list[str]:
             _replace_by_link(path, entry["link"])
         elif "mode" in entry:
             content = (folder / REPLACED_NAME / entry["path"].lstrip("/")).read_bytes()
+            if path.is_file() and not path.is_symlink() and path.read_bytes() == content:
+                continue
             uid, gid = entry["owner"]
             write_atomic(path, content, mode=entry["mode"], owner=(uid, gid) if os.geteuid() == 0 else None)
         elif path.is_symlink() or path.exists():
