@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -64,6 +65,11 @@ class Running:
             self.process.kill()
             self.process.wait()
             raise AssertionError(self.log_text()) from None
+
+    def hang_up(self) -> None:
+        """Ask for the configuration to be read again."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
 
     def switch_media2(self, is_on: bool) -> None:
         """Change onvif.conf as an operator does; the daemon sees it at the next request."""

@@ -249,6 +249,42 @@ def test_the_login_of_the_stream_is_copied_into_onvif_conf(locked: Device) -> No
     assert locked.facts.login == LOGIN  # the login of onvif.conf stays
 
 
+@pytest.mark.parametrize(
+    ("env", "conf"),
+    [
+        ('RTSP_USER="admin"\nRTSP_PASSWORD="abc\n', "{}"),
+        (f'RTSP_USER="admin"\nRTSP_PASSWORD="{"x" * 200}"\n', "{}"),
+        ('RTSP_USER="admin"\n', "{}"),
+        ("RTSP_PASSWORD=abc\n", "{}"),
+        ("", '{"username": "admin"}'),
+        ("", '{"password": "abc"}'),
+    ],
+)
+def test_a_login_that_cannot_be_used_opens_nothing(device: Device, env: str, conf: str) -> None:
+    device.system.write("/etc/rpi-cam/config.env", env)
+    device.system.write("/etc/rpi-cam/onvif.conf", conf)
+    assert device.call("tds:GetSystemDateAndTime").status == 200
+    for login in ({}, {"user": "admin", "password": "abc"}, {"user": "admin", "password": ""}):
+        assert subcodes(device.call("trt:GetProfiles", **login).body) == REFUSED
+
+
+@pytest.mark.parametrize(
+    "env", ["", 'RTSP_USER=""\nRTSP_PASSWORD=\n', "# RTSP_USER=x\nRTSP_USER= # none\nRTSP_PORT=8554\n"]
+)
+def test_without_any_login_everything_is_open(device: Device, env: str) -> None:
+    device.system.write("/etc/rpi-cam/config.env", env)
+    assert device.call("trt:GetProfiles").status == 200
+
+
+def test_an_empty_body_is_asked_for_the_login(locked: Device, device: Device) -> None:
+    """Clients on libcurl begin so."""
+    assert locked.send(b"").status == 401
+    device.keys = {}
+    device.configure()
+    device.system.write("/etc/rpi-cam/onvif.conf", "{}")
+    assert subcodes(device.send(b"").body) == ["Sender", "WellFormed"]
+
+
 def test_the_secret_is_in_no_answer(locked: Device) -> None:
     locked.configure(ONVIF_URI_CREDENTIALS="no")
     for operation in ("tds:GetUsers", "trt:GetProfiles", "tds:GetScopes"):

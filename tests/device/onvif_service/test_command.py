@@ -96,14 +96,39 @@ def test_doctor_says_what_recorders_will_miss(tmp_path: Path) -> None:
     assert doctor(tmp_path, path)["onvif"][0] == "absent"
 
 
-def test_the_daemon_ends_cleanly_and_reads_again_on_hup(tmp_path: Path) -> None:
-    import signal
+def test_switching_it_off_ends_the_running_service(tmp_path: Path) -> None:
+    configure(tmp_path, {})
+    daemon = Running(tmp_path)
+    daemon.start(f"--discovery-port={free_udp_port()}")
+    System(tmp_path).write("/etc/rpi-cam/onvif.conf", '{"enabled": false}')
+    daemon.hang_up()
+    assert daemon.process is not None
+    assert daemon.process.wait(30) == 0
+    assert "the service ends" in daemon.log_text()
 
+
+def test_who_may_use_it_is_said_when_it_changes(tmp_path: Path) -> None:
+    configure(tmp_path, {"RTSP_USER": "admin", "RTSP_PASSWORD": "secret"})
+    daemon = Running(tmp_path)
+    daemon.start(f"--discovery-port={free_udp_port()}")
+    try:
+        configure(tmp_path, {})
+        System(tmp_path).write("/etc/rpi-cam/onvif.conf", "{}")
+        daemon.hang_up()
+        daemon.wait_for_log("anybody on the network")
+        configure(tmp_path, {"RTSP_USER": "admin", "RTSP_PATH": "live/cam one"})
+        daemon.hang_up()
+        daemon.wait_for_log("nobody gets in")
+        assert "RTSP_PATH is 'live/cam one'" in daemon.log_text()
+    finally:
+        daemon.stop()
+
+
+def test_the_daemon_ends_cleanly_and_reads_again_on_hup(tmp_path: Path) -> None:
     configure(tmp_path, {})
     daemon = Running(tmp_path, path=os.environ["PATH"])
     daemon.start(f"--discovery-port={free_udp_port()}")
-    assert daemon.process is not None
-    daemon.process.send_signal(signal.SIGHUP)
+    daemon.hang_up()
     assert b"MainProfile" in daemon.call("trt:GetProfiles")
     configure(tmp_path, {"RTSP_USER": "admin", "RTSP_PASSWORD": "secret"})
     assert b"NotAuthorized" in daemon.call("trt:GetProfiles")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from meetingctl.device.onvif.imaging import parse_csi, plan_controls
 from meetingctl.device.onvif.local import answer_line
 from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, RELAY_TOPIC, Message, PullPoints, duration_s, read_end
 from meetingctl.device.onvif.relay import Relay, open_relay, refusal
+from meetingctl.device.onvif.source import FactSource
 from meetingctl.device.stream.control import ControlSocket
 
 from .conftest import Device
@@ -105,6 +108,50 @@ def test_changes_within_two_seconds_become_one_reload_more(device: Device, strea
         assert device.call("trt:SetVideoEncoderConfiguration", wanted(fps=fps)).status == 200
     wait_for(lambda: stream.count("reload") >= 2, "the merged reload")
     assert stream.count("reload") <= 3
+
+
+def test_two_clients_at_once_get_a_whole_size(device: Device, stream: Stream) -> None:
+    """The second request was planned from what the first has changed meanwhile."""
+    device.configure(VIDEOIN_WIDTH=1280, VIDEOIN_HEIGHT=960, VIDEOOUT_WIDTH=1280, VIDEOOUT_HEIGHT=720)
+    seen = device.facts
+    now = encoding_of(seen, MAIN_TOKEN)
+    for width, height in ((640, 480), (1280, 960)):
+        asked = replace(now, width_px=width, height_px=height)
+        device.effects.change_config(lambda facts, asked=asked: plan_encoding(facts, MAIN_TOKEN, asked), seen)
+    after = encoding_of(device.facts, MAIN_TOKEN)
+    assert (after.width_px, after.height_px) == (1280, 960)
+
+
+def test_a_folder_that_others_hold_delays_no_request(device: Device) -> None:
+    device.configure(RTSP_USER="admin", RTSP_PASSWORD="secret")
+    source = FactSource(device.system)
+    folder = os.open(device.system.path("/etc/rpi-cam"), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        device.configure(RTSP_PASSWORD="another")
+        begun_s = time.monotonic()
+        login = source.now().login
+        assert time.monotonic() - begun_s < 2
+        assert login is not None
+        assert login.password.reveal() == "another"
+        assert source.needs_sync
+    finally:
+        os.close(folder)
+    source.sync()
+    assert not source.needs_sync
+    assert source.now().conf.password.reveal() == "another"
+
+
+def test_files_that_cannot_be_read_change_nothing(device: Device) -> None:
+    source = FactSource(device.system)
+    path = device.system.path("/etc/rpi-cam/config.env")
+    path.unlink()
+    path.symlink_to("/etc/hostname")  # leads out of the root
+    assert source.now().config.videoin_width == 1280
+    device.system.path("/etc/rpi-cam/onvif.conf").write_text('{"compat": [[1], "synology"]}')
+    path.unlink()
+    device.configure()
+    assert source.now().conf.compat == {"synology"}
 
 
 @pytest.mark.parametrize(
@@ -387,7 +434,9 @@ def test_the_name_comes_from_the_fleet_and_is_kept(device: Device) -> None:
     assert device.facts.name == UNPROVISIONED
 
 
-@pytest.mark.parametrize(("body", "status"), [(b"{}", 200), (b"no json", 200), (b"", 500), (b"", 302)])
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"{}", 200), (b"no json", 200), (b"", 500), (b"", 302), (b"[" * 100_000, 200), (b"", 99)]
+)
 def test_no_name_is_no_name(device: Device, body: bytes, status: int) -> None:
     with Api(body, status) as api:
         device.configure(MEETING_API_URL=api.url, MEETING_DEVICE_KEY=KEY, MEETING_TOKEN_CODE="abc123")

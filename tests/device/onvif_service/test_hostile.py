@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from meetingctl.core.layout import STREAM_STATE_SOCKET
 from meetingctl.device.onvif import http as onvif_http
 from meetingctl.device.onvif.http import MOST_CONNECTIONS, HttpRequest, HttpResponse, HttpServer, QuietLoop
 from meetingctl.device.onvif.soap import LONGEST_BODY_BYTES
+from meetingctl.device.stream.control import ControlSocket
 
 from .conftest import Device
 from .live import Running, running
@@ -234,6 +236,34 @@ def test_borders_that_others_might_see_elsewhere(daemon: Running, sent: bytes) -
         sock.sendall(sent)
         assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
     assert "Traceback" not in daemon.log_text()
+
+
+def test_a_picture_that_hangs_holds_up_nothing_else(tmp_path: Path) -> None:
+    """Clients of many addresses wait for the picture of a stream that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as hanging, running(tmp_path) as daemon:
+        status = {"http_port": hanging.getsockname()[1], "source": "test", "passthrough": True, "width": 333}
+        stream = ControlSocket(daemon.system.path(STREAM_STATE_SOCKET), lambda line: dict(status))
+        try:
+            served = b""
+            ends_s = time.monotonic() + 30
+            while b">333<" not in served:  # the service has seen the stream
+                assert time.monotonic() < ends_s
+                served = daemon.call("trt:GetVideoEncoderConfigurations")
+            hanging.settimeout(30)
+            with contextlib.ExitStack() as stack:
+                for number in range(24):
+                    peer = stack.enter_context(socket.socket())
+                    peer.bind((f"127.0.0.{2 + number // 6}", 0))
+                    peer.connect(("127.0.0.1", daemon.port))
+                    peer.sendall(b"GET /onvif/snapshot.jpg HTTP/1.1\r\n\r\n")
+                stack.enter_context(hanging.accept()[0])
+                begun_s = time.monotonic()
+                asked = "<timg:VideoSourceToken>VideoSource</timg:VideoSourceToken>"
+                for _ in range(5):
+                    daemon.call("timg:GetOptions", asked)
+                assert time.monotonic() - begun_s < 4
+        finally:
+            stream.close()
 
 
 def test_no_descriptors_are_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

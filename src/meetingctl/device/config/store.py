@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from meetingctl.core.errors import Conflict, InvalidInput, NotFound
 from meetingctl.core.layout import CONFIG_DIR, CONFIG_ENV, RECORDER_CONF
@@ -81,14 +81,20 @@ def plan_changes(file: EnvFile, wanted: Mapping[str, str | None], *, unlock: boo
     return changes
 
 
-def change_config(system: System, wanted: Mapping[str, str | None], *, unlock: bool = False) -> Loaded:
+Wanted = Mapping[str, str | None]
+
+
+def change_config(system: System, wanted: Wanted | Callable[[Loaded], Wanted], *, unlock: bool = False) -> Loaded:
     """Set keys (None removes one) and return the new configuration.
 
+    A function decides under the lock, from the configuration that is there then; what it raises changes nothing.
     Comments, order and unknown keys stay. A device that has only recorder.conf gets a config.env with its contents.
     Nothing is written when nothing changes. Raises: InvalidInput, Conflict, Forbidden, StorageFull, Busy.
     """
     with system.locked(CONFIG_DIR, timeout_s=_LOCK_TIMEOUT_S):
         file = read_env(system)
+        if callable(wanted):
+            wanted = wanted(load_config(file))
         changed = update_env(file, plan_changes(file, wanted, unlock=unlock))
         if changed != file:
             system.write(CONFIG_ENV, changed.render(), mode=_mode(system))

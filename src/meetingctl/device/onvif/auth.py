@@ -41,6 +41,11 @@ class Credentials:
     user: str
     password: Secret
 
+    @property
+    def is_closed(self) -> bool:
+        """Say whether nobody can log in, because a login is meant that cannot be used."""
+        return not self.user
+
 
 @dataclass(frozen=True, slots=True)
 class Token:

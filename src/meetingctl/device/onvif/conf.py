@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,9 @@ from meetingctl.device.system import System
 
 _MODE = 0o600
 _COMPAT = frozenset({"synology"})
+_LOGIN_LINE = re.compile(
+    r"""^[ \t]*(?:export[ \t]+)?RTSP_(?:USER|PASSWORD)[ \t]*=[ \t]*(?!(?:""|'')?[ \t]*(?:\#.*)?$)""", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ def parse_conf(text: str) -> OnvifConf:
         port=port,
         username=str(body.get("username") or ""),
         password=Secret(str(body.get("password") or "")),
-        compat=frozenset(name for name in compat if name in _COMPAT) if isinstance(compat, list) else frozenset(),
+        compat=frozenset(name for name in _COMPAT if name in compat) if isinstance(compat, list) else frozenset(),
         media2=body.get("media2") is True,
     )
 
@@ -57,13 +62,24 @@ def read_conf(system: System) -> OnvifConf:
         return OnvifConf()
 
 
-def login_of(config: DeviceConfig, conf: OnvifConf) -> Credentials | None:
-    """Return the login that clients need: that of the stream, else that of onvif.conf, else None."""
+def login_of(config: DeviceConfig, conf: OnvifConf, *, is_meant: bool = False) -> Credentials | None:
+    """Return the login that clients need: that of the stream, else that of onvif.conf, else None for everybody.
+
+    `is_meant` says that config.env has a user or a password: when it is no login all the same (a half, a quote that is
+    missing), nobody gets in.
+    """
     if config.is_auth_on:
         return Credentials(config.rtsp_user, config.rtsp_password)
     if conf.username and conf.password:
         return Credentials(conf.username, conf.password)
+    if is_meant or conf.username or conf.password:
+        return Credentials("", Secret(secrets.token_hex(32)))
     return None
+
+
+def means_login(text: str) -> bool:
+    """Say whether a config.env has something at RTSP_USER or RTSP_PASSWORD, readable or not."""
+    return _LOGIN_LINE.search(text) is not None
 
 
 def sync_login(system: System, config: DeviceConfig) -> bool:

@@ -8,7 +8,7 @@ import errno
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from meetingctl.core.errors import Busy, ConfigError, MeetingctlError, Unreachable
 from meetingctl.core.layout import ONVIF_SOCKET, ONVIF_TOKENS, WS_DISCOVERY_PORT
 from meetingctl.device.notify import Notifier
-from meetingctl.device.onvif import discovery, naming
+from meetingctl.device.onvif import discovery
 from meetingctl.device.onvif.addresses import address_for
 from meetingctl.device.onvif.auth import WINDOW_S, Caller, Denied, Gate
 from meetingctl.device.onvif.call import SERVICE_PATHS, SNAPSHOT_PATH
@@ -30,6 +30,7 @@ from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.onvif.http import HttpRequest, HttpResponse, HttpServer, QuietLoop
 from meetingctl.device.onvif.local import answer_line
 from meetingctl.device.onvif.multicast import Announcer
+from meetingctl.device.onvif.namekeeper import NameKeeper
 from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, RELAY_TOPIC, Message, Pull, PullPoints
 from meetingctl.device.onvif.relay import load_gpiod, open_relay
 from meetingctl.device.onvif.replay import UsedTokens
@@ -79,8 +80,13 @@ class OnvifDaemon:
         self._announcer: Announcer | None = None
         self._socket: ControlSocket | None = None
         self._threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="onvif")
+        # Apart from what clients ask for: the watchdog of the unit is fed from here.
+        self._watchers = ThreadPoolExecutor(1, thread_name_prefix="watch")
+        self._picture: asyncio.Task[bytes] | None = None
+        self._namekeeper = NameKeeper(system, self._source)
         self._denied: dict[str, float] = {}
         self._tells_motion = False
+        self._login = ""
         self._port = 0
 
     def run(self) -> None:
@@ -97,14 +103,15 @@ class OnvifDaemon:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(QuietLoop())
-        stop = asyncio.Event()
+        self._stop = stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self._follow_relay()
         await self._listen()
         self._used.keep_in(self._system.path(ONVIF_TOKENS))
-        jobs = [asyncio.create_task(job()) for job in (self._refresh_for_ever, self._name_for_ever, self._watch_clock)]
+        jobs = [self._refresh_for_ever, self._namekeeper.run, self._watch_clock]
+        tasks = [asyncio.create_task(self._keep_up(job)) for job in jobs]
         self._open_discovery()
         self._open_socket()
         self._tell_start()
@@ -117,13 +124,14 @@ class OnvifDaemon:
                 self._socket.close()
             if self._announcer is not None:
                 self._announcer.close()
-            for job in jobs:
-                job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._http.close()
             self._effects.close()
             self._used.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
+            self._watchers.shutdown(wait=False, cancel_futures=True)
 
     async def _listen(self) -> None:
         conf = self._source.now().conf
@@ -152,14 +160,34 @@ class OnvifDaemon:
 
     def _tell_start(self) -> None:
         facts = self._source.now()
-        login = "none" if facts.login is None else "digest"
-        extra = {"port": self._port, "login": login, "device_name": facts.name, "relay": facts.has_relay}
+        extra = {"port": self._port, "device_name": facts.name, "relay": facts.has_relay}
         log.info("onvif ready", extra=extra)
-        if facts.login is None:
-            log.warning("anybody on the network may use ONVIF: set RTSP_USER and RTSP_PASSWORD")
+        self._tell_login(facts)
+
+    def _tell_login(self, facts: Facts) -> None:
+        """Say who may use the service, at the start and whenever that changes."""
+        login = "nobody" if facts.login is None else "closed" if facts.login.is_closed else "digest"
+        if login == self._login:
+            return
+        self._login = login
+        if login == "nobody":
+            log.warning("no login: anybody on the network may use ONVIF", extra={"needs": "RTSP_USER, RTSP_PASSWORD"})
+        elif login == "closed":
+            log.error("the login cannot be used: nobody gets in", extra={"hint": "meetingctl device config check"})
+        else:
+            log.info("a login is needed")
+
+    def _follow_switch(self, facts: Facts) -> None:
+        if not facts.conf.enabled:
+            log.info("onvif.conf says enabled=false now: the service ends")
+            self._stop.set()
 
     def _hang_up(self) -> None:
-        if not self._source.now().has_relay:
+        facts = self._source.now()
+        self._follow_switch(facts)
+        self._tell_login(facts)
+        self._namekeeper.follow(facts.config)
+        if not facts.has_relay:
             self._relay_key = ()  # the chip may be there by now
         self._follow_relay()
         log.info("configuration read again")
@@ -201,7 +229,12 @@ class OnvifDaemon:
 
     async def _refresh_for_ever(self) -> None:
         while True:
-            facts = self._source.adopt(await self._in_thread(self._source.look))
+            if self._source.needs_sync:
+                await self._watch(self._source.sync)
+            facts = self._source.adopt(await self._watch(self._source.look))
+            self._namekeeper.follow(facts.config)
+            self._follow_switch(facts)
+            self._tell_login(facts)
             self._follow_relay()
             self._tell_motion(facts)
             self._points.expire(time.time())
@@ -220,7 +253,7 @@ class OnvifDaemon:
     async def _watch_clock(self) -> None:
         """Say that the clock may be wrong, and when it is right: boards without a battery start in the past."""
         is_told = False
-        while await self._in_thread(lambda: is_synchronized(self._system)) is False:
+        while await self._watch(lambda: is_synchronized(self._system)) is False:
             if not is_told:
                 log.warning("the clock is not synchronized: right passwords may be refused for their time")
             is_told = True
@@ -228,22 +261,15 @@ class OnvifDaemon:
         if is_told:
             log.info("the clock is synchronized")
 
-    async def _name_for_ever(self) -> None:
-        failures = 0
+    async def _keep_up(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Run a job for ever; a fault in it goes to the log and does not end it."""
         while True:
-            config = self._source.now().config
-            if naming.can_ask(config):
-                try:
-                    name = await self._in_thread(lambda config=config: naming.ask_name(config))  # type: ignore[misc]
-                    failures = 0
-                    if name != self._source.now().name:
-                        self._source.set_name(name)
-                        log.info("device name", extra={"device_name": name})
-                        await self._in_thread(lambda name=name, config=config: naming.keep(self._system, config, name))  # type: ignore[misc]
-                except MeetingctlError as error:
-                    failures += 1
-                    log.warning("device name", extra={"error": error.message})
-            await asyncio.sleep(naming.pause_s(failures))
+            try:
+                await job()
+                return
+            except Exception:  # a boundary: the service goes on without this round
+                log.exception("in the background")
+            await asyncio.sleep(_REFRESH_S)
 
     async def _in_thread(self, action: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._threads, action)
@@ -259,6 +285,9 @@ class OnvifDaemon:
             return asyncio.run_coroutine_threadsafe(tell(), self._loop).result(_TELL_S)
         except TimeoutError:
             raise Unreachable(f"the ONVIF service did not answer within {_TELL_S:g} s") from None
+
+    async def _watch(self, action: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._watchers, action)
 
     def _publish_from_thread(self, message: Message) -> None:
         self._loop.call_soon_threadsafe(self._points.publish, message)
@@ -315,13 +344,19 @@ class OnvifDaemon:
         is_basic_allowed = facts.config.rtsp_auth_method in {"basic", "both"}
         try:
             self._gate.check_picture(facts.login, caller, allow_basic=is_basic_allowed, now_s=time.time())
-            picture = await self._in_thread(lambda: self._effects.take_picture(facts))
+            picture = await self._take_picture(facts)
         except Denied as error:
             return self._deny(error, caller)
         except MeetingctlError as error:
             log.debug("no picture", extra={"error": error.message})
             return HttpResponse(503, headers=(("Retry-After", "2"),))
         return HttpResponse(200, picture, "image/jpeg", (("Cache-Control", "no-store"),))
+
+    async def _take_picture(self, facts: Facts) -> bytes:
+        """Wait for one picture together: clients of a stream that hangs must not hold a thread each."""
+        if self._picture is None or self._picture.done():
+            self._picture = asyncio.create_task(self._in_thread(lambda: self._effects.take_picture(facts)))
+        return await asyncio.shield(self._picture)
 
     def _deny(self, error: Denied, caller: Caller) -> HttpResponse:
         now_s = time.time()

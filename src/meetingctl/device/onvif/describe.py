@@ -34,7 +34,9 @@ def shown(facts: Facts, *, relay: str) -> dict[str, Any]:
         "enabled": facts.conf.enabled,
         "address": f"{base}{SERVICE_PATHS['tds']}",
         "preferred_ip": address,
-        "login": facts.login.user if facts.login else "none",
+        "login": "none"
+        if facts.login is None
+        else facts.login.user or "closed: the login in config.env cannot be used",
         "name": facts.name,
         "serial": facts.serial,
         "hardware": facts.board.model,

@@ -74,6 +74,9 @@ class Service:
 
     def admit(self, data: bytes, caller: Caller, facts: Facts, *, host: str, port: int, now_s: float) -> Ready:
         """Read a request, find its operation and check who calls. Raises: Fault."""
+        if not data.strip() and facts.login is not None:
+            # Clients on libcurl send an empty body first and wait to be asked for the login.
+            self._gate.check_call("RS", facts.login, caller, None, now_s=now_s)
         request = parse_request(data)
         op = TABLE.get((request.namespace, request.operation))
         if op is None or (request.namespace == NAMESPACES["tr2"] and not facts.conf.media2):

@@ -6,9 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from meetingctl.core.errors import MeetingctlError, NotFound, Unreachable
-from meetingctl.device.config import DeviceConfig, change_config
+from meetingctl.device.config import Loaded, change_config
 from meetingctl.device.onvif import imaging
 from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.onvif.pullpoint import RELAY_TOPIC, Message
@@ -79,11 +80,25 @@ class Effects:
         self._relay: Relay | None = None
         self._no_relay: tuple[str, str | None] = ("no relay", None)
 
-    def change_config(self, changes: Mapping[str, str], config: DeviceConfig) -> None:
-        """Write keys of config.env and let the stream read them. Raises: MeetingctlError."""
-        change_config(self._system, dict(changes))
-        log.info("configuration changed", extra={"keys": ",".join(sorted(changes))})
-        self._reloader.ask(config.rtsp_service)
+    def change_config(self, plan: Callable[[Facts], Mapping[str, str]], facts: Facts) -> None:
+        """Write the keys of config.env that `plan` returns and let the stream read them; nothing when there are none.
+
+        The plan is made again under the lock of the file: two clients at once must not get half of each.
+        Raises: MeetingctlError and what the plan raises.
+        """
+        if not plan(facts):
+            return
+        written: dict[str, str] = {}
+
+        def plan_now(loaded: Loaded) -> Mapping[str, str]:
+            config = loaded.for_csi() if facts.is_csi else loaded.config
+            written.update(plan(replace(facts, config=config)))
+            return written
+
+        change_config(self._system, plan_now)
+        if written:
+            log.info("configuration changed", extra={"keys": ",".join(sorted(written))})
+            self._reloader.ask(facts.config.rtsp_service)
 
     def read_camera(self, facts: Facts) -> imaging.Camera:
         return imaging.read_camera(self._system, facts)

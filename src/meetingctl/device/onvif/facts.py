@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from meetingctl import __version__
@@ -22,7 +23,7 @@ UNPROVISIONED = "UNPROVISIONNED"  # the spelling that tools in the field compare
 _SERIAL_FILE = "/proc/device-tree/serial-number"
 _MACHINE_ID_FILE = "/etc/machine-id"
 _RESOLV_CONF = "/etc/resolv.conf"
-_ROUTES_FILE = "/proc/net/route"
+_ROUTES_FILE = Path("/proc/net/route")
 _TIMEZONE_FILE = "/etc/timezone"
 
 
@@ -49,10 +50,11 @@ class Facts:
     name_servers: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     has_relay: bool = False
+    means_login: bool = False
 
     @property
     def login(self) -> Credentials | None:
-        return login_of(self.config, self.conf)
+        return login_of(self.config, self.conf, is_meant=self.means_login)
 
     @property
     def serial(self) -> str:
@@ -98,10 +100,17 @@ def read_name_servers(system: System) -> tuple[str, ...]:
     return tuple(row[1] for row in words if len(row) > 1 and row[0] == "nameserver" and row[1].count(".") == 3)
 
 
-def read_gateways(system: System) -> tuple[str, ...]:
-    """Return the gateways of the default routes; the kernel writes them as hexadecimal in its own byte order."""
+def read_gateways(routes: Path = _ROUTES_FILE) -> tuple[str, ...]:
+    """Return the gateways of the default routes; the kernel writes them as hexadecimal in its own byte order.
+
+    Like the interfaces they are those of this process, wherever the files of the device lie.
+    """
+    try:
+        lines = routes.read_text("ascii").splitlines()[1:]
+    except (OSError, UnicodeDecodeError):
+        return ()
     found = []
-    for line in _text(system, _ROUTES_FILE).splitlines()[1:]:
+    for line in lines:
         row = line.split()
         if len(row) > 2 and row[1] == "00000000" and row[2] != "00000000":
             found.append(".".join(str(byte) for byte in reversed(bytes.fromhex(row[2]))))

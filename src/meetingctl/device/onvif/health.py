@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.layout import ONVIF_CONF, ONVIF_UNIT
-from meetingctl.device.config import DeviceConfig, read_config
+from meetingctl.device.config import DeviceConfig
 from meetingctl.device.onvif.clock import is_synchronized
-from meetingctl.device.onvif.conf import login_of, read_conf
+from meetingctl.device.onvif.source import FactSource
 from meetingctl.device.stream.control import ONVIF, ask_daemon
 from meetingctl.device.system import System
 
@@ -26,20 +26,23 @@ class Health(NamedTuple):
 def check_onvif(system: System) -> Iterator[Health]:
     """Look at the service of this device. Never raises: what cannot be read is a finding."""
     try:
-        config, conf = read_config(system).config, read_conf(system)
+        facts = FactSource(system, may_write=False).now()
     except MeetingctlError as error:
         yield Health("onvif", "failed", error.message, error.hint)
         return
-    if not conf.enabled:
+    if not facts.conf.enabled:
         yield Health("onvif", "absent", f"{ONVIF_CONF} says enabled=false")
         return
-    if login_of(config, conf) is None:
+    if facts.login is None:
         hint = "meetingctl device config set RTSP_USER admin, then RTSP_PASSWORD"
         yield Health("onvif login", "warning", "none: anybody on the network may see and control the camera", hint)
+    elif facts.login.is_closed:
+        detail = "the user or the password in config.env cannot be used: nobody gets in"
+        yield Health("onvif login", "failed", detail, "meetingctl device config check")
     else:
         yield Health("onvif login", "ok", "a user and a password are set")
     yield _check_clock(system)
-    yield from _check_running(system, config)
+    yield from _check_running(system, facts.config)
 
 
 def _check_clock(system: System) -> Health:

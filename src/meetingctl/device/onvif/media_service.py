@@ -245,11 +245,10 @@ def read_encoding(given: Element, now: Encoding) -> Encoding:
 
 def apply_encoding(call: Call, token: str, wanted: Encoding) -> None:
     """Write what changes; nothing is touched when nothing does. Raises: Fault."""
-    changes = plan_encoding(call.facts, token, wanted)
-    if not changes:
-        return
     try:
-        call.effects.change_config(changes, call.facts.config)
+        call.effects.change_config(lambda facts: plan_encoding(facts, token, wanted), call.facts)
+    except Fault:
+        raise
     except MeetingctlError as error:
         raise action_failed(error.message) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import random
@@ -24,6 +25,11 @@ _FIELDS = ("product_serial", "name", "device_name")
 _LONGEST = 64
 
 log = logging.getLogger(__name__)
+
+
+def identity_of(config: DeviceConfig) -> tuple[str, str, str]:
+    """Return what decides whom we ask and as whom; another one means another name."""
+    return config.meeting_api_url, config.meeting_device_key, config.meeting_token_code.reveal()
 
 
 def can_ask(config: DeviceConfig) -> bool:
@@ -59,7 +65,7 @@ def ask_name(config: DeviceConfig) -> str:
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the key allows http and https only
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=_TIMEOUT_S) as answer:
             body = json.loads(answer.read(_ANSWER_BYTES))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, http.client.HTTPException, RecursionError) as exc:
         reason = getattr(exc, "reason", "") or type(exc).__name__
         raise Unreachable(f"the fleet API tells no name: {reason}", hint="meetingctl device config check") from exc
     if name := choose_name(body):

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.layout import CONFIG_ENV, ONVIF_CONF, RECORDER_CONF
 from meetingctl.core.netlink import Interface, read_interfaces
-from meetingctl.device.config import DeviceConfig, Loaded, read_config
-from meetingctl.device.onvif.conf import OnvifConf, read_conf, sync_login
+from meetingctl.device.config import DeviceConfig, Loaded, load_config, read_config, read_env
+from meetingctl.device.onvif.conf import OnvifConf, means_login, read_conf, sync_login
 from meetingctl.device.onvif.facts import Facts, read_board, read_gateways, read_name_servers
 from meetingctl.device.onvif.naming import read_kept
 from meetingctl.device.stream.control import ask_daemon
 from meetingctl.device.system import System
 
 _ASK_TIMEOUT_S = 2.0
+_READER = "O"  # this service in the table of keys
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,11 @@ class FactSource:
 
         Raises: ConfigError, Forbidden.
         """
+        self.needs_sync = may_write
         self._may_write = may_write
         self._system = system
-        self._loaded: Loaded = read_config(system)
+        file = read_env(system)
+        self._loaded: Loaded = load_config(file)
         self._marks = self._read_marks()
         interfaces = read_interfaces()
         config = self._loaded.config
@@ -52,9 +55,11 @@ class FactSource:
             interfaces=interfaces,
             name=read_kept(system, config),
             name_servers=read_name_servers(system),
-            gateways=read_gateways(system),
+            gateways=read_gateways(),
+            means_login=means_login(file.render()),
         )
-        self._sync()
+        self._tell_problems()
+        self.sync()
 
     def now(self) -> Facts:
         """Return the facts, with the files read again when they were replaced."""
@@ -66,12 +71,12 @@ class FactSource:
 
     def look(self) -> Look:
         """Look at network and stream; may take two seconds, so it belongs into a thread. Changes nothing here."""
-        return Look(self._ask_stream(), read_interfaces(), read_name_servers(self._system), read_gateways(self._system))
+        return Look(self._ask_stream(), read_interfaces(), read_name_servers(self._system), read_gateways())
 
     def adopt(self, look: Look) -> Facts:
-        """Take over what was seen."""
+        """Take over what was seen, and what has changed in the files."""
         self._facts = replace(
-            self._facts,
+            self.now(),
             stream=look.stream,
             config=self._effective(look.stream),
             interfaces=look.interfaces,
@@ -94,20 +99,37 @@ class FactSource:
     def _read_files(self) -> None:
         """Read both files; one that is broken changes nothing."""
         try:
-            self._loaded = read_config(self._system)
+            file = read_env(self._system)
+            loaded = load_config(file)
             conf: OnvifConf = read_conf(self._system)
         except MeetingctlError as error:
             log.error("configuration kept", extra={"error": error.message, "hint": error.hint})
             return
-        self._facts = replace(self._facts, config=self._effective(self._facts.stream), conf=conf)
-        self._sync()
+        self._loaded = loaded
+        self._tell_problems()
+        config = self._effective(self._facts.stream)
+        self._facts = replace(self._facts, config=config, conf=conf, means_login=means_login(file.render()))
+        self.needs_sync = self._may_write
 
-    def _sync(self) -> None:
+    def _tell_problems(self) -> None:
+        """Say what is wrong with the keys that this service reads; their defaults are used."""
+        if self._may_write:
+            for problem in self._loaded.problems:
+                if _READER in problem.readers or problem.kind in {"broken", "half"}:
+                    log.warning("config.env", extra={"problem": problem.text()})
+
+    def sync(self) -> None:
+        """Copy the login of the stream into onvif.conf; may wait for the lock of the folder, so not for requests.
+
+        `needs_sync` stays true when that failed, and the next `now` sees the new file.
+        """
+        if not self.needs_sync:
+            return
         try:
-            if self._may_write and sync_login(self._system, self._facts.config):
-                self._facts = replace(self._facts, conf=read_conf(self._system))
-                self._marks = self._read_marks()
+            # Not the facts of the moment: they may be older than the file.
+            if sync_login(self._system, read_config(self._system).config):
                 log.info("onvif.conf has the login of the stream now")
+            self.needs_sync = False
         except MeetingctlError as error:
             log.warning("onvif.conf is not in step", extra={"error": error.message})
 
@@ -123,6 +145,6 @@ class FactSource:
     def _mark(self, device_path: str) -> tuple[int, int, int] | None:
         try:
             found = self._system.path(device_path).stat()
-        except OSError:
+        except (OSError, MeetingctlError):
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
