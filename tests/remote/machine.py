@@ -113,6 +113,9 @@ class Machine:
     def note(self, name: str, text: str = "") -> None:
         (self.state / name).write_text(f"{text}\n" if text else "")
 
+    def forget(self, name: str) -> None:
+        (self.state / name).unlink()
+
     def has(self, name: str) -> bool:
         return (self.state / name).exists()
 

@@ -12,8 +12,9 @@ from meetingctl.cli.remote_devices import Devices, on_devices, rows_of
 
 if TYPE_CHECKING:
     from meetingctl.core.target import Target
+    from meetingctl.remote.access import Access
     from meetingctl.remote.fanout import Done, Heard, Report
-    from meetingctl.remote.smoke import Onvif, Stream
+    from meetingctl.remote.smoke import Onvif, Round, Stream
     from meetingctl.remote.visit import Visit
 
 
@@ -45,15 +46,21 @@ def check_devices(
     with chosen.open() as access:
 
         async def act(target: Target, heard: Heard) -> Done:
-            from meetingctl.remote.smoke import Round, run_checks
+            from meetingctl.remote.smoke import run_checks
 
             async def work(visit: Visit) -> Done:
-                fleet = access.finder.client if access.finder else None
-                return _fold(str(target), await run_checks(Round(visit, fleet, _find_stream, _find_onvif), names))
+                return _fold(str(target), await run_checks(round_of(visit, access), names))
 
             return await chosen.visit_one(access, target, heard, work)
 
         return chosen.act(act, lambda reports: _show(devices.run, reports))
+
+
+def round_of(visit: Visit, access: Access) -> Round:
+    """Return what the checks of the device that is visited may use."""
+    from meetingctl.remote.smoke import Round
+
+    return Round(visit, access.finder.client if access.finder else None, _find_stream, _find_onvif)
 
 
 def _fold(target: str, rows: Sequence[dict[str, Any]]) -> Done:

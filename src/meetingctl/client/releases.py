@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from meetingctl.client.connection import Connection, JsonObject, as_object, as_objects
 
@@ -103,6 +104,23 @@ class Releases:
             reply = self._get(f"{_BASE}/device-updates/export", wanted, "fleet")
             return target.write(str(reply.get("csv") or "").encode())
         return self._connection.download(f"{_BASE}/device-updates/export", target, params=wanted, subject="fleet")
+
+    # One device.
+
+    def wanted(self, key: str) -> JsonObject:
+        """Return what a device should have: `{target_version, update_available, start_after_s, rollout, …}`.
+
+        Raises: NotFound.
+        """
+        path = f"/api/devices/{quote(key, safe='')}/update"
+        reply = self._connection.request("GET", path, subject=key)
+        return as_object(reply, path, "update_available", "start_after_s")
+
+    def report(self, key: str, *, to_version: str, from_version: str, status: str, message: str = "") -> None:
+        """Report an update of a device: pending, in_progress, success or failed. Raises: NotFound, InvalidInput."""
+        path = f"/api/devices/{quote(key, safe='')}/update-status"
+        body = {"to_version": to_version, "from_version": from_version or None, "status": status, "message": message}
+        self._connection.request("POST", path, json=body, subject=key)
 
     def _get(self, path: str, params: Mapping[str, Any], subject: str) -> JsonObject:
         reply = self._connection.request("GET", path, params=_given(params), subject=subject)

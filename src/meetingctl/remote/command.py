@@ -96,6 +96,8 @@ async def run_command(
     try:
         channel, _ = await connection.create_session(lambda: command, line, encoding=None, window=WINDOW_BYTES)
     except asyncssh.ChannelOpenError as exc:
+        if is_lost(exc):
+            raise TransportLost(f"the connection was lost: {exc.reason}") from exc
         raise MeetingctlError(f"the device opens no session: {exc.reason}") from exc
     except asyncssh.Error as exc:
         raise TransportLost(f"the connection was lost: {exc}") from exc
@@ -111,6 +113,11 @@ async def run_command(
     finally:
         channel.close()
     return Outcome(command.exit_code(), time.monotonic() - started_s)
+
+
+def is_lost(error: asyncssh.ChannelOpenError) -> bool:
+    """Say whether a channel was not opened because the connection is gone; the library has one error for both."""
+    return error.code == asyncssh.OPEN_CONNECT_FAILED and error.reason == "SSH connection closed"
 
 
 class _Command(asyncssh.SSHClientSession[bytes]):

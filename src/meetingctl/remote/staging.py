@@ -105,7 +105,7 @@ def translated(visit: Visit, what: str) -> Any:
     """Turn errors of SFTP into ours."""
     try:
         yield
-    except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.ConnectionLost) as exc:
+    except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.ConnectionLost, ConnectionError) as exc:
         raise TransportLost(f"{visit.target}: the connection was lost at {what}") from exc
     except asyncssh.SFTPError as exc:
         raise MeetingctlError(f"{visit.target}: {what}: {exc.reason.lower()}") from exc
