@@ -6,10 +6,12 @@ Everything that is written there lies in a file system of memory, in a mount nam
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import tarfile
 import zipfile
@@ -50,6 +52,7 @@ F=/fake/run
 verb=$1
 for last; do :; done
 case $verb in
+is-enabled) grep -qx yes /fake/ntp && echo enabled || echo disabled ;;
 --version) echo "systemd 257" ;;
 show)
   case "$*" in *=InvocationID*--value*) cat $F/id 2>/dev/null; exit ;; esac
@@ -215,8 +218,14 @@ class Flashed:
         self.sshd.start()
 
     def cut(self) -> None:
-        """Take the link away: sessions end without a word, and nobody is let in."""
+        """Take the link away: the connections end, what was started there goes on, and nobody is let in."""
+        assert self.sshd.daemon.process is not None
+        pid = self.sshd.daemon.process.pid
+        connections = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         self.sshd.daemon.stop()
+        for connection in connections:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(connection), signal.SIGKILL)
 
     def mend(self) -> None:
         self.sshd.start()

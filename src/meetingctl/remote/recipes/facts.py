@@ -21,6 +21,8 @@ REBOOT_MARK = f"{layout.STATE_DIR}/reboot-wanted"
 PROGRAM = f"{layout.BIN_DIR}/meetingctl"
 COMMAND_S = 60
 FACTS_S = 240.0
+# timedatectl says no while one of these waits for a clock that it may set, or is another one than systemd's own.
+_NTP_UNITS = ("systemd-timesyncd", "chrony", "ntpsec", "ntp", "openntpd")
 # The files are read byte for byte: they are written again with all that is not changed.
 _COMMANDS = {
     "whoami": "id -u",
@@ -34,6 +36,7 @@ _COMMANDS = {
     "uptime": "cat /proc/uptime",
     "disk": "df -P -k / /var/tmp",
     "time": "timedatectl show",
+    "ntp": f"systemctl is-enabled {' '.join(_NTP_UNITS)}",
     "timezone": "cat /etc/timezone || readlink /etc/localtime",
     "hosts": f"cat {HOSTS_FILE}",
     "meeting": f"cat {layout.MEETING_JSON}",
@@ -140,7 +143,7 @@ def parse_install_facts(sections: Mapping[str, str]) -> InstallFacts:
         uptime_s=round(parsers.parse_number(text("uptime")) or 0),
         free_bytes=min((disk["free_bytes"] for disk in disks), default=0),
         timezone=times.get("Timezone") or text("timezone").partition("zoneinfo/")[2] or text("timezone"),
-        has_ntp=times.get("NTP") != "no",
+        has_ntp=times.get("NTP") != "no" or "enabled" in text("ntp").split(),
         can_ntp=times.get("CanNTP") != "no",
         hosts=sections.get("hosts", ""),
         meeting=sections.get("meeting", "") if layout.MEETING_JSON in files else None,

@@ -148,8 +148,12 @@ def _plan_repair(facts: InstallFacts, wishes: Wishes, steps: list[Step], done: C
 
 
 def _plan_reboot(facts: InstallFacts, steps: list[Step]) -> Iterator[Step]:
-    changed = [step.on for step in steps if step.do in {"install-package", "set-hostname"}]
-    if changed:
+    if changed := [step.on for step in steps if asks_for_reboot(step)]:
         yield Step("reboot", facts.hostname or "the device", f"{changed[0]} is new")
     elif facts.wants_reboot:
         yield Step("reboot", facts.hostname or "the device", "an earlier run was to end with it")
+
+
+def asks_for_reboot(step: Step) -> bool:
+    """Say whether everything on the device has to begin anew after a step."""
+    return step.do in {"install-package", "set-hostname"} or step.on == MEETING_JSON

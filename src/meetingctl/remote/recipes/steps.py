@@ -14,7 +14,7 @@ from meetingctl.core.plan import Step
 from meetingctl.remote.recipes.bundle import OWN_WHEEL
 from meetingctl.remote.recipes.facts import REBOOT_MARK, InstallFacts, check_argv, read_install_facts
 from meetingctl.remote.recipes.link import Link
-from meetingctl.remote.recipes.plan import Wishes, plan_membership
+from meetingctl.remote.recipes.plan import Wishes, asks_for_reboot, plan_membership
 from meetingctl.remote.recipes.transfer import send_file
 from meetingctl.remote.recipes.unit import UNIT, Report, UnitFacts, follow_unit, forget_unit, start_unit
 from meetingctl.remote.visit import Privilege
@@ -83,6 +83,9 @@ class Job:
 
 def carry_out(job: Job, link: Link, facts: InstallFacts, step: Step) -> None:
     """Do one step. Raises: MeetingctlError, AuthError, TransportLost."""
+    if asks_for_reboot(step) and not facts.wants_reboot:
+        # Gone after the restart: a run that ends too early leaves it to the next one.
+        link.ask(f"mkdir -p {STATE_DIR} && touch {REBOOT_MARK}", privilege=Privilege.needed)
     _ACTIONS[step.do](job, link, facts, step)
 
 
@@ -160,7 +163,6 @@ def _send_package(job: Job, link: Link, facts: InstallFacts, step: Step) -> None
 def _install_package(job: Job, link: Link, facts: InstallFacts, step: Step) -> None:
     bundle = job.wishes.bundle
     assert bundle is not None
-    link.ask(f"mkdir -p {STATE_DIR} && touch {REBOOT_MARK}", privilege=Privilege.needed)
     package = posixpath.join(job.folder, bundle.name)
     _run_unit(job, link, facts, step.do, ["/bin/sh", "-c", _BOOTSTRAP, "sh", package, OWN_WHEEL])
     if step.do in job.done:
