@@ -69,9 +69,8 @@ def _connect(host: str, port: int, user: str, password: Secret, timeout_s: float
     wsdl = str(Path(onvif.__file__).parents[1] / "wsdl")
     library: Any = transports  # it tells no types
     transport = library.Transport(timeout=timeout_s, operation_timeout=timeout_s)
-    return onvif.ONVIFCamera(
-        host, port, user or None, password.reveal() or None, wsdl, no_cache=True, transport=transport
-    )
+    # Without a name the library cannot write its header; a camera that asks for none takes any.
+    return onvif.ONVIFCamera(host, port, user or "nobody", password.reveal(), wsdl, no_cache=True, transport=transport)
 
 
 def _pull_once(camera: Any) -> int:
