@@ -15,6 +15,7 @@ from meetingctl.device.onvif.discovery import (
     Self,
     Throttle,
     is_match,
+    may_be_question,
     parse_question,
     write_answer,
     write_bye,
@@ -139,6 +140,18 @@ def test_junk_is_no_question(data: bytes) -> None:
 def test_no_bytes_raise(data: bytes) -> None:
     assert parse_question(data) is None or isinstance(parse_question(data), Question)
     parse_question(probe().replace(b"Probe", data[:20]))
+
+
+def test_what_is_too_much_is_not_even_read() -> None:
+    many = " ".join(f"onvif://www.onvif.org/name/{number}" for number in range(33))
+    assert parse_question(probe(f"<d:Scopes>{many}</d:Scopes>")) is None
+    types = " ".join(["dn:NetworkVideoTransmitter"] * 33)
+    assert parse_question(probe(f"<d:Types>{types}</d:Types>")) is None
+    assert not may_be_question(b"x" * 100)
+    assert not may_be_question(b"Probe" * 2000)
+    reading = Throttle(20, 60)
+    assert sum(reading.allows("10.0.0.9", 5.0) for _ in range(100)) == 20
+    assert sum(reading.allows(f"10.0.1.{number}", 5.0) for number in range(100)) == 40
 
 
 def test_one_source_gets_ten_answers_a_second_and_all_together_forty() -> None:

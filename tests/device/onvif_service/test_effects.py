@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,19 +17,20 @@ from typing import Any
 
 import pytest
 
-from meetingctl.core.errors import InvalidInput, MeetingctlError, NotFound, Unreachable
+from meetingctl.core.errors import InvalidInput, MeetingctlError, NotFound, StorageFull, Unreachable
 from meetingctl.core.layout import STREAM_STATE_SOCKET
 from meetingctl.device.config import read_config
-from meetingctl.device.onvif import naming
+from meetingctl.device.onvif import imaging, naming
 from meetingctl.device.onvif.encoder import MAIN_TOKEN, SUB_TOKEN, Encoding, choices_of, encoding_of, plan_encoding
-from meetingctl.device.onvif.facts import UNPROVISIONED
+from meetingctl.device.onvif.facts import UNPROVISIONED, read_stream
 from meetingctl.device.onvif.fault import Fault
 from meetingctl.device.onvif.imaging import parse_csi, plan_controls
 from meetingctl.device.onvif.local import answer_line
 from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, RELAY_TOPIC, Message, PullPoints, duration_s, read_end
 from meetingctl.device.onvif.relay import Relay, open_relay, refusal
 from meetingctl.device.onvif.source import FactSource
-from meetingctl.device.stream.control import ControlSocket
+from meetingctl.device.stream.control import ControlSocket, ask_daemon
+from meetingctl.device.system import System
 
 from .conftest import Device
 from .fake_gpiod import FakeGpiod
@@ -270,6 +273,85 @@ def test_a_relay_that_is_gone_is_told() -> None:
     assert not point.queue
 
 
+def test_odd_answers_of_the_stream_are_left_out() -> None:
+    odd = {"http_port": "abc", "width": 1e400, "height": -1, "sound": [1], "motion": 1, "target_fps": float("nan")}
+    assert read_stream(odd) == {}
+    assert read_stream({"http_port": True, "width": 10**9, "target_fps": 1e400, "passthrough": None}) == {}
+    right = {"http_port": 8085, "width": 640, "height": 480, "sound": "aac", "motion": False, "target_fps": 12.5}
+    assert read_stream(right | {"pid": 1}) == right
+    nan = float("nan")
+    assert not parse_csi(
+        {"Brightness": {"min": nan, "max": 1}, "Contrast": {"min": 0, "max": 1e400}, "Noise": 1}
+    ).levels
+
+
+def test_settings_that_the_camera_lacks_are_refused(device: Device) -> None:
+    for inner in (
+        "<tt:IrCutFilter>AUTO</tt:IrCutFilter>",
+        "<tt:Sharpness>1</tt:Sharpness>",
+        "<tt:Focus><tt:AutoFocusMode>AUTO</tt:AutoFocusMode><tt:NearLimit>1</tt:NearLimit></tt:Focus>",
+    ):
+        settings = f"<timg:ImagingSettings><tt:Brightness>99</tt:Brightness>{inner}</timg:ImagingSettings>"
+        asked = f"<timg:VideoSourceToken>VideoSource</timg:VideoSourceToken>{settings}"
+        codes = subcodes(device.call("timg:SetImagingSettings", asked).body)
+        assert codes == ["Sender", "InvalidArgVal", "SettingsInvalid"], inner
+    assert "--set-ctrl" not in (device.root / "tools" / "v4l2.log").read_text()
+
+
+def test_no_fault_tells_where_files_lie(device: Device, caplog: pytest.LogCaptureFixture) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageFull("/etc/rpi-cam/config.env: cannot write: no space left")
+
+    device.effects._system = system = System(device.root)
+    system.write = full  # type: ignore[method-assign]
+    answer = device.call("trt:SetVideoEncoderConfiguration", wanted(fps=20))
+    assert subcodes(answer.body) == ["Receiver", "Action"]
+    assert b"/etc" not in answer.body
+    assert "no space left" in str([record.__dict__ for record in caplog.records])
+
+
+class Drip:
+    """A server that sends a byte now and then and never ends."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.server = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
+        self.server.bind(str(path) if path else ("127.0.0.1", 0))
+        self.server.listen()
+        self.port = 0 if path else self.server.getsockname()[1]
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            peer, _ = self.server.accept()
+            with peer:
+                while not self.ended.wait(0.05):
+                    peer.sendall(b"H")
+
+    def close(self) -> None:
+        self.ended.set()
+        self.server.close()
+        self.thread.join(5)
+
+
+def test_one_deadline_for_a_whole_answer(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = device.system.path(STREAM_STATE_SOCKET)
+    path.parent.mkdir(parents=True)
+    at_socket, at_port = Drip(path), Drip()
+    monkeypatch.setattr(imaging, "_TIMEOUT_S", 0.5)
+    device.more["stream"] = {"http_port": at_port.port, "source": "csi"}
+    try:
+        begun_s = time.monotonic()
+        with pytest.raises(Unreachable):
+            ask_daemon(device.system, "status", timeout_s=0.5)
+        assert not imaging.read_camera(device.system, device.facts).levels
+        assert time.monotonic() - begun_s < 10
+    finally:
+        at_socket.close()
+        at_port.close()
+
+
 def test_a_csi_camera_has_its_own_names() -> None:
     shown = {"min": -1.0, "max": 1.0, "default": 0.0, "value": 0.25}
     camera = parse_csi({"Brightness": shown, "AfMode": {"min": 0, "max": 2, "value": 2}, "Noise": {"min": None}})
@@ -333,13 +415,25 @@ def test_pull_points_end_and_unused_ones_make_room() -> None:
         points.find(first.token, now_s=1011.0)
     used = [points.create(frozenset(), 2000.0, now_s=1000.0) for _ in range(7)]
     for point in used:
-        point.was_pulled = True
+        point.pulled_s = 999.0
     idle = points.create(frozenset(), 2000.0, now_s=1000.0)
     last = points.create(frozenset(), 2000.0, now_s=1000.0)
     assert idle.is_ended
-    last.was_pulled = True
+    last.pulled_s = 999.0
     with pytest.raises(Fault, match="already"):
         points.create(frozenset(), 2000.0, now_s=1000.0)
+
+
+def test_subscriptions_that_nobody_pulls_any_more_make_room() -> None:
+    points = PullPoints()
+    old = [points.create(frozenset(), 90_000.0, now_s=1000.0) for _ in range(8)]
+    for number, point in enumerate(old):
+        point.pulled_s = 1001.0 + number
+    with pytest.raises(Fault, match="already"):
+        points.create(frozenset(), 90_000.0, now_s=1100.0)
+    old[0].wake = lambda: None  # a pull waits there
+    points.create(frozenset(), 90_000.0, now_s=1200.0)
+    assert [point.is_ended for point in old[:3]] == [False, True, False]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("PT0S", 0), ("PT1M", 60), ("P1DT2H3M4.5S", 93784.5), ("PT0.5S", 0.5)])

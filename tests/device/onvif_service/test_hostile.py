@@ -23,8 +23,8 @@ from meetingctl.device.onvif.soap import LONGEST_BODY_BYTES
 from meetingctl.device.stream.control import ControlSocket
 
 from .conftest import Device
-from .live import Running, running
-from .schemas import request, subcodes
+from .live import Running, free_udp_port, running
+from .schemas import check_response, request, subcodes
 
 GOOD = request("tds:GetSystemDateAndTime")
 BOMB = (
@@ -264,6 +264,28 @@ def test_a_picture_that_hangs_holds_up_nothing_else(tmp_path: Path) -> None:
                 assert time.monotonic() - begun_s < 4
         finally:
             stream.close()
+
+
+def test_a_pull_ends_when_its_client_does(tmp_path: Path) -> None:
+    """Also when a byte more was sent; one that only sends no more gets its answer, and the end of all is quiet."""
+    with running(tmp_path) as daemon:
+        created = check_response(daemon.call("tev:CreatePullPointSubscription", path="/onvif/event_service"))
+        path = "/" + created.findtext(".//{*}Address").split("/", 3)[3]
+        body = request("tev:PullMessages", "<tev:Timeout>PT120S</tev:Timeout><tev:MessageLimit>1</tev:MessageLimit>")
+        head = f"POST {path} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        for more in (b"x", b""):
+            with socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as sock:
+                sock.sendall(head + body + more)
+                sock.shutdown(socket.SHUT_WR)
+                answer = sock.recv(4000)
+                assert answer.startswith(b"HTTP/1.1 200"), answer
+                assert b"PullMessagesResponse" in answer
+        with socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as sock:
+            sock.sendall(head + body)
+            daemon.call("tds:GetHostname")  # by now the pull waits
+            assert daemon.stop() == 0
+        assert "Traceback" not in daemon.log_text()
+        daemon.start(f"--discovery-port={free_udp_port()}")
 
 
 def test_no_descriptors_are_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

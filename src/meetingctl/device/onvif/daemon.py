@@ -309,8 +309,6 @@ class OnvifDaemon:
             result = await self._in_thread(ready.run) if ready.op.blocks else ready.run()
             node = await self._pull(result, request) if isinstance(result, Pull) else result
             return _as_http(write_answer(ready.request, node))
-        except ConnectionResetError:
-            raise
         except Exception as error:  # a boundary: the client gets a fault, the journal the traceback
             if isinstance(error, Denied):
                 return self._deny(error, caller)
@@ -323,7 +321,7 @@ class OnvifDaemon:
         request.set_waiting(True)
         ends_s = self._loop.time() + pull.timeout_s
         try:
-            while not point.queue and not point.is_ended and not request.is_gone():
+            while not point.queue and not point.is_ended and not request.is_over():
                 left_s = ends_s - self._loop.time()
                 if left_s <= 0:
                     break
@@ -333,16 +331,15 @@ class OnvifDaemon:
         finally:
             point.wake = None
             request.set_waiting(False)
-        if request.is_gone():
-            raise ConnectionResetError
-        return pulled(point, point.take(pull.limit), time.time())
+        # A client that only sends no more is answered; one that is gone must not take messages along.
+        return pulled(point, [] if request.is_over() else point.take(pull.limit), time.time())
 
     async def _answer_picture(self, request: HttpRequest, caller: Caller) -> HttpResponse:
         if request.target.partition("?")[0] != SNAPSHOT_PATH:
             return HttpResponse(405, headers=(("Allow", "POST"),))
-        facts = self._source.now()
-        is_basic_allowed = facts.config.rtsp_auth_method in {"basic", "both"}
         try:
+            facts = self._source.now()
+            is_basic_allowed = facts.config.rtsp_auth_method in {"basic", "both"}
             self._gate.check_picture(facts.login, caller, allow_basic=is_basic_allowed, now_s=time.time())
             picture = await self._take_picture(facts)
         except Denied as error:
@@ -350,6 +347,9 @@ class OnvifDaemon:
         except MeetingctlError as error:
             log.debug("no picture", extra={"error": error.message})
             return HttpResponse(503, headers=(("Retry-After", "2"),))
+        except Exception:  # a boundary: the client gets 500, the journal the traceback
+            log.exception("no picture")
+            return HttpResponse(500)
         return HttpResponse(200, picture, "image/jpeg", (("Cache-Control", "no-store"),))
 
     async def _take_picture(self, facts: Facts) -> bytes:

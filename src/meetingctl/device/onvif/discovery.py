@@ -30,6 +30,7 @@ _MOST_ANSWERS = 10
 _MOST_ANSWERS_OF_ALL = 40
 _WINDOW_S = 1.0
 _MOST_SOURCES = 512
+_MOST_WORDS = 32
 _METADATA_VERSION = 1
 
 Kind = Literal["probe", "resolve"]
@@ -58,7 +59,7 @@ class Self:
 
 def parse_question(data: bytes) -> Question | None:
     """Read a datagram; None for everything that is no question to us."""
-    if len(data) > LARGEST_DATAGRAM_BYTES:
+    if not may_be_question(data):
         return None
     try:
         root = parse_xml(data)
@@ -74,6 +75,11 @@ def parse_question(data: bytes) -> Question | None:
         path = f"{qname('a:EndpointReference')}/{qname('a:Address')}"
         return Question("resolve", message_id, endpoint=(body[0].findtext(path) or "").strip())
     return None
+
+
+def may_be_question(data: bytes) -> bool:
+    """Tell most of what is no question without reading it."""
+    return len(data) <= LARGEST_DATAGRAM_BYTES and (b"Probe" in data or b"Resolve" in data)
 
 
 def is_match(question: Question, endpoint: str, scopes: Sequence[str]) -> bool:
@@ -119,18 +125,19 @@ class Order:
 
 
 class Throttle:
-    """At most so many answers a second for one source and for all: a forged source address gains nothing."""
+    """At most so many things a second for one source and for all: a forged source address gains nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, of_one: int = _MOST_ANSWERS, of_all: int = _MOST_ANSWERS_OF_ALL) -> None:
+        self._of_one, self._of_all = of_one, of_all
         self._answers: OrderedDict[str, list[float]] = OrderedDict()
         self._all: list[float] = []
 
     def allows(self, source: str, now_s: float) -> bool:
-        """Count an answer to a source and say whether it may be sent."""
+        """Count one for a source and say whether it is within the bounds."""
         since_s = now_s - _WINDOW_S
         self._all = [at_s for at_s in self._all if at_s > since_s]
         mine = [at_s for at_s in self._answers.pop(source, []) if at_s > since_s]
-        is_allowed = len(mine) < _MOST_ANSWERS and len(self._all) < _MOST_ANSWERS_OF_ALL
+        is_allowed = len(mine) < self._of_one and len(self._all) < self._of_all
         if is_allowed:
             mine.append(now_s)
             self._all.append(now_s)
@@ -147,6 +154,8 @@ def _probe(body: Element, message_id: str) -> Question | None:
     if names is None:
         return None
     words = tuple((scopes.text or "").split()) if scopes is not None else ()
+    if len(words) > _MOST_WORDS:
+        return None
     match_by = (scopes.get("MatchBy") or "").strip() if scopes is not None else ""
     return Question("probe", message_id, names, words, match_by)
 
@@ -154,7 +163,10 @@ def _probe(body: Element, message_id: str) -> Question | None:
 def _expanded(types: Element) -> frozenset[str] | None:
     """Return the types as `{namespace}name`; None when a prefix is not declared, for then nobody can match."""
     found = set()
-    for word in (types.text or "").split():
+    words = (types.text or "").split()
+    if len(words) > _MOST_WORDS:
+        return None
+    for word in words:
         prefix, _, local = word.rpartition(":")
         uri = types.nsmap.get(prefix or None)
         if prefix and uri is None:

@@ -74,7 +74,7 @@ def pull_messages(call: Call) -> Pull:
         raise Fault("Sender", ("ter:InvalidArgVal",), "the timeout is too long", detail=detail)
     if point.wake is not None:
         raise Fault("Receiver", ("ter:Action",), "another pull of this subscription waits")
-    point.was_pulled = True
+    point.pulled_s = call.now_s
     point.ends_s = max(point.ends_s, call.now_s + max(point.life_s, timeout_s))
     return Pull(point, timeout_s, max(1, min(limit, _MOST_AT_ONCE)))
 
@@ -82,6 +82,7 @@ def pull_messages(call: Call) -> Pull:
 def pulled(point: PullPoint, messages: list[Message], now_s: float) -> Node:
     """Return the answer of a pull that is over; the subscription lives on from now."""
     point.ends_s = max(point.ends_s, now_s + point.life_s)
+    point.pulled_s = now_s
     return (
         "tev:PullMessagesResponse",
         ("tev:CurrentTime", utc(now_s)),

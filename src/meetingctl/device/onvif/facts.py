@@ -94,6 +94,20 @@ def read_board(system: System, interfaces: tuple[Interface, ...]) -> Board:
     return Board(serial, model, endpoint_uuid(serial, main_mac(interfaces), _line(system, _MACHINE_ID_FILE)))
 
 
+def read_stream(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of the stream's status is of use here; what is not as it should be is left out."""
+    found: dict[str, Any] = {name: status[name] for name in ("passthrough", "motion") if type(status.get(name)) is bool}
+    found |= {name: status[name] for name in ("source", "sound", "profile") if isinstance(status.get(name), str)}
+    for name, most in (("http_port", 65535), ("width", 16384), ("height", 16384)):
+        value = status.get(name)
+        if type(value) is int and 0 < value <= most:
+            found[name] = value
+    fps = status.get("target_fps")
+    if isinstance(fps, int | float) and 0 < fps < 1000:
+        found["target_fps"] = fps
+    return found
+
+
 def read_name_servers(system: System) -> tuple[str, ...]:
     """Return the IPv4 name servers of resolv.conf."""
     words = [line.split() for line in _text(system, _RESOLV_CONF).splitlines()]

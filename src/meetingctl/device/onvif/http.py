@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request; names of headers are lower case. `is_gone` tells whether the client hung up meanwhile."""
+    """One request; names of headers are lower case. `is_over` tells that the client sends no more: it is gone."""
 
     method: str
     target: str
@@ -59,7 +59,7 @@ class HttpRequest:
     peer: str
     local: str
     port: int
-    is_gone: Callable[[], bool]
+    is_over: Callable[[], bool]
     set_waiting: Callable[[bool], None]
 
 
@@ -93,6 +93,16 @@ class _Connection:
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
+class _Reader(asyncio.StreamReader):
+    """Knows that the client has sent its last byte, also while some of them still wait to be read."""
+
+    has_ended = False
+
+    def feed_eof(self) -> None:
+        self.has_ended = True
+        super().feed_eof()
+
+
 class HttpServer:
     """Serves `answer` until `close`."""
 
@@ -104,7 +114,12 @@ class HttpServer:
 
     async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes a free one. Raises: OSError."""
-        self._server = await asyncio.start_server(self._serve, host, port, limit=_HEAD_BYTES, backlog=128)
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.StreamReaderProtocol:
+            return asyncio.StreamReaderProtocol(_Reader(limit=_HEAD_BYTES), self._serve)
+
+        self._server = await loop.create_server(protocol, host, port, backlog=128)
         for listener in self._server.sockets:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # connections inherit it
         self.port = int(self._server.sockets[0].getsockname()[1])
@@ -134,6 +149,8 @@ class HttpServer:
                 # Requests that lie ready would otherwise be answered all before anybody else has a turn.
                 await asyncio.sleep(0)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
+            pass
+        except asyncio.CancelledError:  # the server closes; asyncio would write a traceback about its own task
             pass
         finally:
             self._open.remove(mine)
@@ -191,7 +208,15 @@ class HttpServer:
             mine.is_pulling = is_pulling
 
         return HttpRequest(
-            method, target, headers, body, mine.peer, str(local[0]), int(local[1]), reader.at_eof, set_waiting
+            method,
+            target,
+            headers,
+            body,
+            mine.peer,
+            str(local[0]),
+            int(local[1]),
+            lambda: isinstance(reader, _Reader) and reader.has_ended,
+            set_waiting,
         )
 
     async def _read_body(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import re
+import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +18,7 @@ from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.system import System
 
 _TIMEOUT_S = 5.0
-_ANSWER_BYTES = 1 << 20
+_ANSWER_BYTES = 4 << 20  # a picture of 4K
 _AF_MANUAL, _AF_CONTINUOUS = 0, 2  # libcamera's AfModeEnum
 _V4L2_LINE = re.compile(r"^\s*([a-z0-9_]+) 0x[0-9a-f]+ \((int|bool|menu)\)\s*:\s*(.*)$", re.MULTILINE)
 _PAIR = re.compile(r"([a-z]+)=(-?\d+)")
@@ -75,12 +78,15 @@ def parse_csi(controls: Mapping[str, Any]) -> Camera:
     """Read the controls of a CSI camera as the stream daemon shows them."""
     found = {}
     for name, facts in controls.items():
-        if isinstance(facts, dict) and all(isinstance(facts.get(key), int | float) for key in ("min", "max")):
-            value = facts.get("value")
-            usable = value if isinstance(value, int | float) else facts.get("default") or 0
+        if isinstance(facts, dict) and all(_is_number(facts.get(key)) for key in ("min", "max")):
+            usable = next((facts[key] for key in ("value", "default") if _is_number(facts.get(key))), 0)
             found[name] = Control(name, float(facts["min"]), float(facts["max"]), float(usable))
     levels = {shown: found[names[1]] for shown, names in LEVELS.items() if names[1] in found}
     return Camera("csi", levels, found.get("AfMode"), found.get("LensPosition"))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e9
 
 
 def plan_controls(
@@ -109,7 +115,8 @@ def read_camera(system: System, facts: Facts) -> Camera:
     """Ask the camera what it has. Never raises: a camera that does not answer has nothing."""
     try:
         if facts.is_csi:
-            return parse_csi(_call(facts, "GET", "/controls").get("controls") or {})
+            controls = _call(facts, "GET", "/controls").get("controls")
+            return parse_csi(controls if isinstance(controls, dict) else {})
         if facts.stream.get("source", "usb") == "usb" and facts.config.stream_source_mode == "camera":
             ran = system.run("v4l2-ctl", "-d", facts.config.videoin_device, "--list-ctrls", timeout_s=_TIMEOUT_S)
             return parse_v4l2(ran.out) if ran.ok else Camera()
@@ -148,22 +155,30 @@ def _in_range(control: Control, value: float) -> float:
 def _call(facts: Facts, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
     try:
         answer = json.loads(_ask(facts, method, path, body, _TIMEOUT_S))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise Unreachable("the stream daemon answers no JSON") from exc
     return answer if isinstance(answer, dict) else {}
 
 
 def _ask(facts: Facts, method: str, path: str, body: bytes | None, timeout_s: float) -> bytes:
+    """Ask the loopback HTTP of the stream. The time counts for the whole answer. Raises: MeetingctlError."""
     port = facts.stream.get("http_port") or CSI_CONTROL_PORT
     connection = http.client.HTTPConnection(CSI_CONTROL_HOST, int(port), timeout=timeout_s)
     try:
-        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-        answer = connection.getresponse()
-        content = answer.read(8 * _ANSWER_BYTES)
-    except (OSError, http.client.HTTPException) as exc:
+        connection.connect()
+        deadline = threading.Timer(timeout_s, connection.sock.shutdown, (socket.SHUT_RDWR,))
+        deadline.daemon = True
+        deadline.start()
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            answer = connection.getresponse()
+            content = answer.read(_ANSWER_BYTES + 1)
+        finally:
+            deadline.cancel()
+    except (OSError, ValueError, http.client.HTTPException) as exc:
         raise Unreachable("the stream daemon does not answer", hint="systemctl status rpi-av-rtsp-recorder") from exc
     finally:
         connection.close()
-    if answer.status != 200:
-        raise MeetingctlError(f"the stream daemon answered {answer.status} to {path}")
+    if answer.status != 200 or len(content) > _ANSWER_BYTES:
+        raise MeetingctlError(f"the stream daemon answered {answer.status} with {len(content)} bytes to {path}")
     return content

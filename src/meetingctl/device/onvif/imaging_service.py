@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+
+from lxml import etree
 
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.device.onvif.call import Call, Op, Table
-from meetingctl.device.onvif.fault import action_failed, invalid_value, not_supported
+from meetingctl.device.onvif.fault import action_failed, invalid_args, invalid_value, not_supported
 from meetingctl.device.onvif.imaging import LEVELS, Camera, Control, Focus, plan_controls
 from meetingctl.device.onvif.media_service import VIDEO_SOURCE
-from meetingctl.device.onvif.soap import NAMESPACES, Node, find, number, text
+from meetingctl.device.onvif.soap import NAMESPACES, Element, Node, find, number, qname, text
+
+log = logging.getLogger(__name__)
 
 _BEFORE_FOCUS = ("Brightness", "ColorSaturation", "Contrast")
 
@@ -32,7 +37,10 @@ def set_imaging_settings(call: Call) -> Node:
     camera = _camera(call)
     settings = find(call.body, "timg:ImagingSettings")
     if settings is None:
-        text(call.body, "timg:ImagingSettings")
+        raise invalid_args("ImagingSettings is missing")
+    unknown = [item for item in settings if not _is_offered(item, camera)]
+    if unknown:
+        raise invalid_value("SettingsInvalid", f"the camera has no {etree.QName(unknown[0]).localname[:40]}")
     levels = {name: number(settings, f"tt:{name}") for name in LEVELS if find(settings, f"tt:{name}") is not None}
     mode = text(settings, "tt:Focus/tt:AutoFocusMode", "")
     focus: Focus | None = "AUTO" if mode == "AUTO" else "MANUAL" if mode == "MANUAL" else None
@@ -91,7 +99,15 @@ def _write(
     try:
         call.effects.write_controls(call.facts, camera, planned)
     except MeetingctlError as error:
-        raise action_failed(error.message) from error
+        log.error("controls", extra={"error": error.message})
+        raise action_failed("the camera does not take the controls") from error
+
+
+def _is_offered(item: Element, camera: Camera) -> bool:
+    """Say whether a setting is one that the answer of GetOptions has."""
+    if item.tag == qname("tt:Focus"):
+        return all(part.tag == qname("tt:AutoFocusMode") for part in item)
+    return any(item.tag == qname(f"tt:{name}") for name in LEVELS if name in camera.levels)
 
 
 def _levels(camera: Camera, show: Callable[[str, Control], Node], focus: Node | None) -> list[Node | None]:

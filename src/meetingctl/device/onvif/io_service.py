@@ -6,11 +6,15 @@ their rows stand under those namespaces too.
 
 from __future__ import annotations
 
+import logging
+
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.device.onvif.call import Call, Op, Table
 from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.onvif.fault import action_failed, invalid_args, invalid_value
 from meetingctl.device.onvif.soap import NAMESPACES, Node, text
+
+log = logging.getLogger(__name__)
 
 
 def counts_of(facts: Facts) -> dict[str, int]:
@@ -44,7 +48,8 @@ def set_relay_output_state(call: Call) -> Node:
     try:
         call.effects.set_relay(state == "active", call.publish)
     except MeetingctlError as error:
-        raise action_failed(error.message) from error
+        log.error("relay", extra={"error": error.message})
+        raise action_failed("the relay cannot be switched") from error
     return ("tds:SetRelayOutputStateResponse",)
 
 

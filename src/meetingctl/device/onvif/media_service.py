@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -26,6 +27,8 @@ MAIN_PROFILE, SUB_PROFILE = "MainProfile", "SubProfile"
 VIDEO_SOURCE, VIDEO_SOURCE_CONFIG = "VideoSource", "VideoSourceConfig"
 AUDIO_SOURCE, AUDIO_SOURCE_CONFIG, AUDIO_ENCODER_CONFIG = "AudioSource", "AudioSourceConfig", "AudioEncoderConfig"
 _LONGEST_URI = 128
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +253,8 @@ def apply_encoding(call: Call, token: str, wanted: Encoding) -> None:
     except Fault:
         raise
     except MeetingctlError as error:
-        raise action_failed(error.message) from error
+        log.error("configuration cannot be written", extra={"error": error.message, "hint": error.hint})
+        raise action_failed("the configuration cannot be written") from error
 
 
 def set_synchronization_point(call: Call) -> Node:

@@ -23,7 +23,9 @@ _PKTINFO = struct.Struct("=I4s4s")
 _MREQN = struct.Struct("=4s4sI")
 _LONGEST_DELAY_S = 0.5
 _MOST_WAITING = 64
-_DATAGRAMS_AT_ONCE = 32
+_DATAGRAMS_AT_ONCE = 4  # then others have a turn
+_MOST_READ_OF_ONE = 20  # a second; to read a datagram costs a hundred times as much as to drop it
+_MOST_READ_OF_ALL = 60
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class Announcer:
         self._port = port
         self._order = discovery.Order(int(time.time()))
         self._throttle = discovery.Throttle()
+        self._reading = discovery.Throttle(_MOST_READ_OF_ONE, _MOST_READ_OF_ALL)
         self._interfaces: tuple[Interface, ...] = ()
         self._joined: set[int] = set()
         self._waiting = 0
@@ -97,7 +100,9 @@ class Announcer:
             self._consider(data, peer, index, is_multicast)
 
     def _consider(self, data: bytes, peer: tuple[str, int], index: int, is_multicast: bool) -> None:
-        if not self._is_near(peer[0]):
+        if not discovery.may_be_question(data) or not self._is_near(peer[0]):
+            return
+        if not self._reading.allows(peer[0], time.monotonic()):
             return
         question = discovery.parse_question(data)
         here = [item for item in self._interfaces if item.index == index] or list(self._interfaces)

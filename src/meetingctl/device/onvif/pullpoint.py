@@ -23,6 +23,7 @@ MOST_POINTS = 8
 LONGEST_PULL_S = 120.0
 _MOST_MESSAGES = 100
 _DEFAULT_LIFE_S = 60.0
+_UNUSED_S = 120.0
 _LONGEST_LIFE_S = 24 * 3600.0
 _CONCRETE = "http://docs.oasis-open.org/wsn/t-1/TopicExpression/Concrete"
 _CONCRETE_SET = "http://www.onvif.org/ver10/tev/topicExpression/ConcreteSet"
@@ -72,7 +73,7 @@ class PullPoint:
     dropped: int = 0
     wake: Callable[[], None] | None = None
     is_ended: bool = False
-    was_pulled: bool = False
+    pulled_s: float = 0.0
 
     def put(self, message: Message) -> None:
         if message.topic not in self.topics:
@@ -114,7 +115,7 @@ class PullPoints:
         """Begin a subscription with the current value of each property. Raises: Fault when there are too many."""
         self.expire(now_s)
         if len(self._points) >= MOST_POINTS:
-            self._drop_unused()
+            self._drop_unused(now_s)
         if len(self._points) >= MOST_POINTS:
             raise action_failed(f"there are {MOST_POINTS} pull points already", "MaxPullPoints")
         point = PullPoint(secrets.token_urlsafe(18), ends_s, ends_s - now_s, topics)
@@ -122,12 +123,11 @@ class PullPoints:
         self.synchronize(point, now_s=now_s)
         return point
 
-    def _drop_unused(self) -> None:
-        """Make room: some clients subscribe at each connection and never pull, and the oldest of those goes."""
-        for point in self._points.values():
-            if not point.was_pulled:
-                self.remove(point)
-                return
+    def _drop_unused(self, now_s: float) -> None:
+        """Make room: the one that nobody has pulled for longest goes, as clients subscribe again at each start."""
+        idle = [p for p in self._points.values() if p.wake is None and not 0 <= now_s - p.pulled_s < _UNUSED_S]
+        if idle:
+            self.remove(min(idle, key=lambda point: point.pulled_s))
 
     def find(self, token: str, *, now_s: float) -> PullPoint:
         """Return a living subscription. Raises: Fault."""

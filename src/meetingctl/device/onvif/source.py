@@ -12,7 +12,7 @@ from meetingctl.core.layout import CONFIG_ENV, ONVIF_CONF, RECORDER_CONF
 from meetingctl.core.netlink import Interface, read_interfaces
 from meetingctl.device.config import DeviceConfig, Loaded, load_config, read_config, read_env
 from meetingctl.device.onvif.conf import OnvifConf, means_login, read_conf, sync_login
-from meetingctl.device.onvif.facts import Facts, read_board, read_gateways, read_name_servers
+from meetingctl.device.onvif.facts import Facts, read_board, read_gateways, read_name_servers, read_stream
 from meetingctl.device.onvif.naming import read_kept
 from meetingctl.device.stream.control import ask_daemon
 from meetingctl.device.system import System
@@ -135,7 +135,7 @@ class FactSource:
 
     def _ask_stream(self) -> Mapping[str, Any]:
         try:
-            return ask_daemon(self._system, "status", timeout_s=_ASK_TIMEOUT_S)
+            return read_stream(ask_daemon(self._system, "status", timeout_s=_ASK_TIMEOUT_S))
         except MeetingctlError:
             return {}
 

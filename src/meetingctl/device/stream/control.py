@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,8 +71,9 @@ class ControlSocket:
             except OSError:
                 return
             with peer, contextlib.suppress(OSError):
+                line = _read(peer, _LINE_BYTES, _PEER_TIMEOUT_S, until=b"\n")
                 peer.settimeout(_PEER_TIMEOUT_S)
-                peer.sendall(self._reply(_read_line(peer)) + b"\n")
+                peer.sendall(self._reply(line.partition(b"\n")[0].decode("ascii", "replace").strip()) + b"\n")
 
     def _reply(self, line: str) -> bytes:
         try:
@@ -93,7 +95,7 @@ def ask_daemon(system: System, line: str, *, timeout_s: float = 5.0, daemon: Dae
             peer.settimeout(timeout_s)
             peer.connect(str(path))
             peer.sendall(line.encode() + b"\n")
-            body = json.loads(_read_all(peer))
+            body = json.loads(_read(peer, _ANSWER_BYTES, timeout_s))
     except (OSError, ValueError) as exc:
         raise Unreachable(
             f"the {daemon.name} does not answer at {daemon.socket}", hint=f"systemctl status {daemon.unit}"
@@ -115,15 +117,15 @@ def _is_answered(path: Path) -> bool:
         return True
 
 
-def _read_line(peer: socket.socket) -> str:
+def _read(peer: socket.socket, most_bytes: int, within_s: float, *, until: bytes | None = None) -> bytes:
+    """Read to the end, or to some bytes. The time counts for all of it. Raises: OSError."""
+    ends_s = time.monotonic() + within_s
     data = b""
-    while b"\n" not in data and len(data) < _LINE_BYTES and (chunk := peer.recv(_LINE_BYTES)):
-        data += chunk
-    return data.partition(b"\n")[0].decode("ascii", "replace").strip()
-
-
-def _read_all(peer: socket.socket) -> bytes:
-    data = b""
-    while len(data) < _ANSWER_BYTES and (chunk := peer.recv(65536)):
+    while len(data) < most_bytes and (until is None or until not in data):
+        if (left_s := ends_s - time.monotonic()) <= 0:
+            raise TimeoutError(f"no whole message within {within_s:g} s")
+        peer.settimeout(left_s)
+        if not (chunk := peer.recv(min(65536, most_bytes))):
+            break
         data += chunk
     return data
