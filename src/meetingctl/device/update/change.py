@@ -49,6 +49,8 @@ def complete(system: System, change: Change, report: Report, *, restart: bool, h
         return ""
     for line in health.restart_units(system, change.restart):
         report.say(line)
+    if change.origin:
+        health.start_enabled(system, replaced.added_units(releases.folder_of(system, change.origin)))
     report.say(f"watching {', '.join(change.health.active_units) or 'no unit'}")
     return health.wait_healthy(system, change.health, timeout_s=health_s, steady_s=min(health.STEADY_S, health_s / 2))
 
@@ -76,6 +78,8 @@ def revert(system: System, change: Change, report: Report, *, restart: bool, hea
 def return_to(system: System, back: Change, report: Report, *, restart: bool, health_s: float) -> str:
     """Do what comes after the link was moved back; also after an interruption."""
     folder = releases.folder_of(system, back.target)
+    if health.is_booted(system):
+        health.remove_units(system, replaced.added_units(folder))
     for path in replaced.put_back(system, folder) or replaced.install_programs(system, folder):
         report.say(f"put back {path}")
     if back.settings_backup:

@@ -10,7 +10,7 @@ from meetingctl.core import layout
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.device.config import read_config
 from meetingctl.device.system import System
-from meetingctl.device.units import read_unit, restart_unit
+from meetingctl.device.units import RESTART_TIMEOUT_S, read_unit, restart_unit
 from meetingctl.device.watchdog.facts import probe_stream
 from meetingctl.device.watchdog.rules import rules_of
 
@@ -18,6 +18,7 @@ HEALTH_TIMEOUT_S = 60.0
 STEADY_S = 5.0  # so long it must be well before it counts
 _POLL_S = 0.5
 _PROBE_TIMEOUT_S = 5.0
+_ASK_TIMEOUT_S = 10.0
 # The web page shows the update, and the agent carries the connection that watches it.
 _LAST_UNITS = (layout.TUNNEL_AGENT_UNIT, layout.WEB_UNIT)
 
@@ -85,6 +86,20 @@ def restart_units(system: System, names: Iterable[str]) -> list[str]:
         except MeetingctlError as error:
             failed.append(error.message)
     return failed
+
+
+def start_enabled(system: System, names: Iterable[str]) -> None:
+    """Start units that are new on this device and switched on; one that somebody stopped is not new."""
+    for name in names:
+        unit = f"{name}.service"
+        if system.run("systemctl", "is-enabled", "--quiet", "--", unit, timeout_s=_ASK_TIMEOUT_S).ok:
+            system.run("systemctl", "start", "--", unit, timeout_s=RESTART_TIMEOUT_S)
+
+
+def remove_units(system: System, names: Iterable[str]) -> None:
+    """Stop units whose files are about to go, and switch them off."""
+    for name in names:
+        system.run("systemctl", "disable", "--now", "--", f"{name}.service", timeout_s=RESTART_TIMEOUT_S)
 
 
 def _stream_fault(system: System) -> str:

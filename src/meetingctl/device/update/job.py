@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from meetingctl.core import layout
 from meetingctl.core.clock import iso_text
 from meetingctl.core.errors import Busy, Forbidden, MeetingctlError, NotFound
 from meetingctl.device.system import System
-from meetingctl.device.update import build, change, dependencies, health, journal, releases
+from meetingctl.device.update import build, change, dependencies, health, journal, releases, replaced
 from meetingctl.device.update.check import Verdict, judge_package
 from meetingctl.device.update.journal import Change
 from meetingctl.device.update.status import Report
@@ -77,8 +77,7 @@ def roll_back(
             _settle(system, report, health_s)
             back = plan_rollback(system)
             report.go("applying", 50, f"from {back.origin} to {back.target}")
-            forth = replace(back, origin=back.target, target=back.origin, health=health.read_health(system))
-            forth = replace(forth, restart=forth.health.active_units)
+            forth = _way_back(system, back)
             fault = change.revert(system, forth, report, restart=restart, health_s=health_s)
         except BaseException as error:
             report.fail(error.message if isinstance(error, MeetingctlError) else f"stopped: {error!r}")
@@ -104,6 +103,15 @@ def plan_rollback(system: System) -> Change:
         raise NotFound("there is no former version to return to", hint="meetingctl device update list")
     target = next((release for release in kept if release.name == current.previous), kept[0])
     return Change(current.name, target.name, is_rollback=True)
+
+
+def _way_back(system: System, back: Change) -> Change:
+    """Return the change that a rollback undoes: what works now must work then, as far as the former release has it."""
+    folder = releases.folder_of(system, back.target)
+    now = health.read_health(system)
+    active = tuple(name for name in now.active_units if name not in replaced.added_units(folder))
+    has_stream = now.has_stream and (folder / releases.PROGRAM_NAME).is_file()
+    return Change(back.target, back.origin, health=health.Health(active, has_stream), restart=active)
 
 
 def settle_device(system: System, tell: Tell, *, health_s: float = health.HEALTH_TIMEOUT_S) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from meetingctl.core import layout
 from meetingctl.core.errors import MeetingctlError
@@ -51,14 +52,17 @@ def keep_replaced(system: System, paths: Iterable[str], folder: Path) -> None:
     write_atomic(folder / _LIST_NAME, json.dumps(kept, indent=1) + "\n")
 
 
+def added_units(folder: Path) -> list[str]:
+    """Return the units, without suffix, that were not there before the release after `folder` brought them."""
+    prefix = f"{layout.UNIT_DIR}/"
+    paths = [entry["path"] for entry in _read_kept(folder) if not {"link", "mode"} & entry.keys()]
+    return [Path(path).stem for path in paths if path.startswith(prefix) and path.endswith(".service")]
+
+
 def put_back(system: System, folder: Path) -> list[str]:
     """Write the kept files back and remove those that were not there before; returns the paths that changed."""
-    try:
-        kept = json.loads((folder / _LIST_NAME).read_bytes())
-    except FileNotFoundError:
-        return []
     changed = []
-    for entry in kept:
+    for entry in _read_kept(folder):
         path = _lexical(system, entry["path"])
         if "link" in entry:
             _replace_by_link(path, entry["link"])
@@ -96,6 +100,14 @@ def install_programs(system: System, folder: Path) -> list[str]:
             write_atomic(target, content, mode=0o755)
             changed.append(device_path)
     return changed
+
+
+def _read_kept(folder: Path) -> list[dict[str, Any]]:
+    try:
+        kept: list[dict[str, Any]] = json.loads((folder / _LIST_NAME).read_bytes())
+    except FileNotFoundError:
+        return []
+    return kept
 
 
 def _lexical(system: System, device_path: str) -> Path:
