@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +16,16 @@ import pytest
 
 from cli.runner import Cli
 from loopthread import LoopThread
+from meetingctl.core.secret import Secret
+from meetingctl.core.settings import Settings
 from meetingctl.core.sshkey import PublicKey
 from meetingctl.demo.sshd import DeviceSsh, load_key
+from meetingctl.server.run import ControlPlane, bind_listener
 
 from .machine import Machine
+
+ADMIN = "a" * 40
+POOL_PORTS = 4
 
 
 @dataclass
@@ -118,3 +126,32 @@ def meetingctl(tmp_path: Path) -> CommandLine:
     home = tmp_path / "home"
     home.mkdir()
     return CommandLine(home)
+
+
+def free_pool() -> str:
+    """Return a range of ports of which nobody listens on any."""
+    for _ in range(200):
+        first = random.randrange(12_000, 32_000)
+        try:
+            for port in range(first, first + POOL_PORTS):
+                socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return f"{first}-{first + POOL_PORTS - 1}"
+    raise AssertionError("no free ports in a row")
+
+
+@pytest.fixture
+def plane(tmp_path: Path, loop_thread: LoopThread) -> Iterator[ControlPlane]:
+    settings = Settings(
+        api_listen="127.0.0.1:0",
+        tunnel_listen="127.0.0.1:0",
+        tunnel_ports=free_pool(),
+        bootstrap_token=Secret(ADMIN),
+        log_level="warning",
+    )
+    with bind_listener(settings.api_listen) as listener:
+        plane = ControlPlane(settings, tmp_path / "data", listener=listener)
+        loop_thread.run(plane.start())
+        yield plane
+        loop_thread.run(plane.close())

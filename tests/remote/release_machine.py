@@ -19,7 +19,9 @@ from .machine import Machine
 
 PREFIX = "opt/rpi-cam-webmanager"
 PYTHON3 = r"""#!/bin/sh
-case $2 in */update_far.py) sed -i -e 's#"/opt/#"@ROOT@/opt/#g' -e 's#"/proc/sys/kernel/random/boot_id"#"@STATE@/boot_id"#' "$3" ;; esac
+case $2 in */update_far.py)
+  sed -i -e 's#"/opt/#"@ROOT@/opt/#g' -e 's#"/proc/sys/kernel/random/boot_id"#"@STATE@/boot_id"#' "$3" ;;
+esac
 exec @PYTHON@ "$@"
 """
 HEAD = r"""#!/bin/sh
@@ -47,7 +49,8 @@ rm -f $S/unit.code
 echo "$job" >$S/unit.job
 date +%s%N >$S/unit.invocation
 program="@ROOT@$1"; shift
-( "$program" "$@" >>$S/unit.log 2>&1; echo $? >$S/unit.code.new; mv $S/unit.code.new $S/unit.code ) </dev/null >/dev/null 2>&1 &
+exec </dev/null >/dev/null 2>&1
+( "$program" "$@" >>$S/unit.log 2>&1; echo $? >$S/unit.code.new; mv $S/unit.code.new $S/unit.code ) &
 """
 SYSTEMCTL = r"""#!/bin/sh
 S=@STATE@
@@ -60,8 +63,8 @@ else sub=failed; active=failed; code=$(/bin/cat $S/unit.code); result=exit-code;
 case $* in *--value*) echo $sub; exit ;; esac
 echo "Id=meetingctl-update.service"; echo "ActiveState=$active"; echo "SubState=$sub"; echo "Result=$result"
 echo "ExecMainStatus=$code"
-[ -e $S/unit.job ] && { echo "Description=$(/bin/cat $S/unit.job)"; echo "InvocationID=$(/bin/cat $S/unit.invocation)"; }
-exit 0
+[ -e $S/unit.job ] || exit 0
+echo "Description=$(/bin/cat $S/unit.job)"; echo "InvocationID=$(/bin/cat $S/unit.invocation)"
 """
 PROGRAM = r"""#!@PYTHON@
 import hashlib, json, os, shutil, sys, time

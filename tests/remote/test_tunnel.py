@@ -4,59 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from loopthread import LoopThread
 from meetingctl.client import FleetClient
 from meetingctl.core.errors import Forbidden, NotFound, Unreachable
 from meetingctl.core.net import join_endpoint
 from meetingctl.core.secret import Secret
-from meetingctl.core.settings import Settings
 from meetingctl.remote.route import choose_failure
 from meetingctl.remote.tunnel import HANG_UPS_ENOUGH, TunnelWay, refused_ports
 from meetingctl.remote.ways import Route
-from meetingctl.server.run import ControlPlane, bind_listener
+from meetingctl.server.run import ControlPlane
 from meetingctl.tunnel.agent import Agent
 from meetingctl.tunnel.agentconfig import AgentConfig
+from remote.conftest import ADMIN
 
 KEY, CODE = "cam-7", Secret("3FA9C1")
-ADMIN = "a" * 40
-POOL_PORTS = 4
-
-
-def free_pool() -> str:
-    """Return a range of ports of which nobody listens on any."""
-    for _ in range(200):
-        first = random.randrange(12_000, 32_000)
-        try:
-            for port in range(first, first + POOL_PORTS):
-                socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return f"{first}-{first + POOL_PORTS - 1}"
-    raise AssertionError("no free ports in a row")
-
-
-@pytest.fixture
-def plane(tmp_path: Path, loop_thread: LoopThread) -> Iterator[ControlPlane]:
-    settings = Settings(
-        api_listen="127.0.0.1:0",
-        tunnel_listen="127.0.0.1:0",
-        tunnel_ports=free_pool(),
-        bootstrap_token=Secret(ADMIN),
-        log_level="warning",
-    )
-    with bind_listener(settings.api_listen) as listener:
-        plane = ControlPlane(settings, tmp_path / "data", listener=listener)
-        loop_thread.run(plane.start())
-        yield plane
-        loop_thread.run(plane.close())
 
 
 @pytest.fixture

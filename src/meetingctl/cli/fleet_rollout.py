@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meetingctl.cli import fleet_rollout_drive
 from meetingctl.cli.fleet_releases import Release, read_release
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun, Fields, Filters, Watch
@@ -193,6 +194,9 @@ def abort_rollout(ctx: typer.Context, rollout: RolloutId, dry_run: DryRun = Fals
     if not dry_run:
         run.confirm(f"abort rollout {rollout}? Its devices go back to the former version.")
     _act(run, "abort", rollout, lambda client: client.rollouts.abort(rollout), dry_run)
+
+
+app.command("drive")(fleet_rollout_drive.drive_rollout)
 
 
 def _act(run: Invocation, verb: str, rollout: int, act: Callable[[FleetClient], JsonObject], dry_run: bool) -> None:
