@@ -20,7 +20,7 @@ from meetingctl.core.update_package import (
 from meetingctl.device.system import System
 from meetingctl.device.update import releases
 from meetingctl.device.update.build import choose_python
-from meetingctl.device.update.dependencies import AptState, can_use_apt, read_apt_state
+from meetingctl.device.update.dependencies import AptState, read_apt_state
 from meetingctl.device.update.health import is_booted
 
 # What `uname -m` says for the architectures of Debian that packages are built for.
@@ -72,7 +72,7 @@ def judge_package(system: System, path: Path, *, force: bool = False) -> Verdict
     errors += _wrong_machine(system, package)
     apt = read_apt_state(system, package.apt_packages)
     warnings += [f"apt has no package {name}" for name in apt.unavailable]
-    if apt.missing and not can_use_apt(system):
+    if apt.missing and not system.is_live:
         warnings.append(f"not installed: {', '.join(apt.missing)}")
     return Verdict(
         package,
@@ -92,7 +92,7 @@ def plan_update(system: System, verdict: Verdict, *, restart: bool, reboot: bool
     package = verdict.package
     origin = releases.installed_version(system)
     steps = []
-    if can_use_apt(system):
+    if system.is_live:
         steps += [Step("install-package", name, "not installed") for name in verdict.apt.missing]
     size = f"{len(package.manifest.files)} files, {package.total_bytes >> 20} MiB"
     steps.append(Step("add-release", f"{layout.WEB_RELEASES_DIR}/{package.version}", size))

@@ -22,11 +22,6 @@ class AptState(NamedTuple):
     unavailable: tuple[str, ...] = ()
 
 
-def can_use_apt(system: System) -> bool:
-    """Say whether apt of this system acts on the device: not while only a folder of it is looked at."""
-    return str(system.root) == "/" or system.path("/run/systemd/system").is_dir()
-
-
 def read_apt_state(system: System, names: Iterable[str]) -> AptState:
     """Ask dpkg what is not installed, and apt which of it can be."""
     wanted = tuple(dict.fromkeys(names))
@@ -44,7 +39,7 @@ def read_apt_state(system: System, names: Iterable[str]) -> AptState:
         return AptState()
     present = parse_installed(ran.out)
     absent = tuple(name for name in wanted if name not in present)
-    if not absent or not can_use_apt(system):
+    if not absent or not system.is_live:
         return AptState(absent)
     policy = system.run("apt-cache", "policy", *absent, timeout_s=_ASK_TIMEOUT_S)
     candidates = parse_candidates(policy.out)
