@@ -20,6 +20,7 @@ from meetingctl.cli import (
     remote_files,
     remote_install,
     remote_logs,
+    remote_network,
     remote_onvif,
     remote_services,
     remote_smoke,
@@ -54,6 +55,7 @@ app.command("backup")(remote_backup.back_up_devices)
 app.command("restore")(remote_backup.restore_device)
 app.command("smoke")(remote_smoke.check_devices)
 app.add("config", remote_config.app, "Read and change the configuration files of devices.")
+app.add("network", remote_network.app, "See the network profiles of devices, and set wrong ones back.")
 app.add("services", remote_services.app, "See, start and stop the units of devices.")
 app.command("reboot")(remote_services.reboot_devices)
 app.command("shutdown")(remote_services.shut_devices_down)
