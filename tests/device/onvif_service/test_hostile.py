@@ -192,6 +192,32 @@ def test_requests_that_lie_ready_delay_nobody(daemon: Running) -> None:
     assert max(taken) < 1500, taken
 
 
+def standing(port: int) -> int:
+    """Return how many connections of the port have a full kernel buffer to send."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and int(row[4].partition(":")[0], 16) > 100_000 for row in rows)
+
+
+def test_clients_that_never_read_shut_nobody_out(daemon: Running) -> None:
+    """32 connections from four addresses stand in their answers; a newcomer is served in the place of one of them."""
+    asked = request("tds:GetServices", "<tds:IncludeCapability>true</tds:IncludeCapability>")
+    head = f"POST / HTTP/1.1\r\nContent-Length: {len(asked)}\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        for number in range(32):
+            peer = stack.enter_context(socket.socket())
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            peer.bind((f"127.0.0.{2 + number // 8}", 0))
+            peer.connect(("127.0.0.1", daemon.port))
+            peer.setblocking(False)
+            peer.send((head + asked) * 130)
+        ends_s = time.monotonic() + 20
+        while standing(daemon.port) < 32:
+            assert time.monotonic() < ends_s, standing(daemon.port)
+            time.sleep(0.05)
+        for _ in range(10):
+            alive(daemon)
+
+
 def test_a_client_that_never_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its socket and what waits for it must not outlive the time to write."""
     monkeypatch.setattr(onvif_http, "_WRITE_S", 0.2)

@@ -30,7 +30,7 @@ _FREE_FAILURES = 5
 _LONGEST_LOCK_S = 60.0
 _FORGET_S = 900.0
 _LONGEST_HEADER = 2048
-_PARAMETER = re.compile(r'\s*([A-Za-z0-9*-]{1,20})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))\s*(?:,|$)')
+_PARAMETER = re.compile(r'\s*([A-Za-z0-9*-]{1,20})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,|$)')
 REALM = "ONVIF"
 
 
@@ -178,7 +178,11 @@ class Gate:
         if not is_right:
             return False
         made_s = self._made_s(nonce)
-        if made_s is None or abs(now_s - made_s) > WINDOW_S or not self._counts.take(nonce, made_s, int(count, 16)):
+        if (
+            made_s is None
+            or abs(now_s - made_s) > WINDOW_S
+            or not self._counts.take(nonce, made_s, int(count, 16), now_s)
+        ):
             raise Denied("the nonce is too old", challenge=True, stale=True)
         return True
 

@@ -11,10 +11,12 @@ import logging
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from meetingctl.core.site import site_of
 from meetingctl.device.onvif.soap import LONGEST_BODY_BYTES
 
 MOST_CONNECTIONS = 32
@@ -135,7 +137,8 @@ class HttpServer:
         await asyncio.gather(*(item.task for item in list(self._open) if item.task), return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = str((writer.get_extra_info("peername") or ("",))[0])
+        address = str((writer.get_extra_info("peername") or ("",))[0])
+        peer = site_of(address.removeprefix("::ffff:") if "." in address else address)
         writer.transport.set_write_buffer_limits(0)  # `drain` waits until the kernel has everything
         writer.transport.max_size = _RECEIVE_BYTES  # type: ignore[attr-defined]  # of one recv, 256 KiB by default
         mine = _Connection(peer, writer, task=asyncio.current_task())
@@ -145,9 +148,7 @@ class HttpServer:
         self._open.append(mine)
         try:
             while await self._serve_one(reader, mine):
-                mine.is_idle = True
-                # Requests that lie ready would otherwise be answered all before anybody else has a turn.
-                await asyncio.sleep(0)
+                pass
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             pass
         except asyncio.CancelledError:  # the server closes; asyncio would write a traceback about its own task
@@ -167,7 +168,10 @@ class HttpServer:
         of_peer = [item for item in counted if item.peer == peer]
         if len(of_peer) >= MOST_OF_ONE_ADDRESS:
             return self._drop_oldest(of_peer)
-        return len(counted) < MOST_CONNECTIONS or self._drop_oldest(counted)
+        if len(counted) < MOST_CONNECTIONS:
+            return True
+        held = Counter(item.peer for item in counted)
+        return self._drop_oldest(sorted(counted, key=lambda item: -held[item.peer]))
 
     def _drop_oldest(self, items: list[_Connection]) -> bool:
         for item in items:
@@ -190,7 +194,10 @@ class HttpServer:
         mine.is_idle = False
         is_last = "close" in request.headers.get("connection", "").lower()
         response = await self._answer(request)
+        mine.is_idle = True  # from here on only the client can keep it waiting
         await self._write(mine.writer, response, is_last=is_last)
+        # Requests that lie ready would otherwise be answered all before anybody else has a turn.
+        await asyncio.sleep(0)
         return not is_last
 
     async def _read(self, first: bytes, reader: asyncio.StreamReader, mine: _Connection) -> HttpRequest:
