@@ -19,7 +19,7 @@ from .machine import Machine
 
 PREFIX = "opt/rpi-cam-webmanager"
 PYTHON3 = r"""#!/bin/sh
-case $2 in */update_far.py)
+case $2 in */far_update.py)
   sed -i -e 's#"/opt/#"@ROOT@/opt/#g' -e 's#"/proc/sys/kernel/random/boot_id"#"@STATE@/boot_id"#' "$3" ;;
 esac
 exec @PYTHON@ "$@"

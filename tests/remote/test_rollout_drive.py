@@ -15,7 +15,7 @@ from meetingctl.core.net import join_endpoint
 from meetingctl.core.secret import Secret
 from meetingctl.core.target import DeviceTarget
 from meetingctl.remote.fanout import Report, Result
-from meetingctl.remote.rollout import Drive, choose_behind, fold_drive
+from meetingctl.remote.update.rollout import Drive, choose_behind, fold_drive
 from meetingctl.tunnel.agent import Agent
 from meetingctl.tunnel.agentconfig import AgentConfig
 from remote.conftest import ADMIN

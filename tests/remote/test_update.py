@@ -67,6 +67,7 @@ def test_an_update_that_the_device_gives_up_is_told_in_its_words(update, release
     code, failed = update("--from", str(write_package(tmp_path, "1.1.0")))
     assert code == 1
     assert "health check failed; the former version runs again; 1.0.0 is installed" in failed["error"]["message"]
+    assert (failed["outcome"], failed["installed_version"], failed["changed"]) == ("rolled_back", "1.0.0", False)
     assert "update_from_file.log" in failed["error"]["hint"]
     assert not list(releases.releases.glob(".staging-*"))
 
@@ -75,7 +76,7 @@ def test_what_works_no_more_returns_to_the_former_release(update, releases, mach
     machine.note("breaks")
     code, back = update("--from", str(write_package(tmp_path, "1.1.0")))
     assert (code, back["outcome"], back["changed"]) == (1, "rolled_back", False)
-    assert "1.1.0 runs, but units: rtsp-recorder is failed; 1.0.0 runs again" in back["error"]["message"]
+    assert "1.1.0 runs, but units: rtsp-recorder is failed; 1.0.0 is installed" in back["error"]["message"]
     assert (releases.version, back["installed_version"]) == ("1.0.0", "1.0.0")
     assert [call.split()[2] for call in releases.program_calls] == ["apply", "rollback"]
 
@@ -176,7 +177,7 @@ def test_of_several_devices_each_has_its_outcome(here, camera, releases, tmp_pat
     [
         ([], "name one of --release, --channel, --from and --rollback"),
         (["--rollback", "--release", "a/b/1"], "name one of"),
-        (["--rollback", "--force"], "--force goes with a release"),
+        (["--rollback", "--force"], "--force and --no-restart go with a release"),
         (["--from", "/nonexistent/x.tar.gz"], "/nonexistent/x.tar.gz"),
     ],
 )

@@ -26,9 +26,9 @@ from meetingctl.cli.targets import tell_plan
 if TYPE_CHECKING:
     from meetingctl.remote.access import Access
     from meetingctl.remote.fanout import Limits, Report
-    from meetingctl.remote.rollout import Driven, Update
-    from meetingctl.remote.update import Order
-    from meetingctl.remote.update_source import Source
+    from meetingctl.remote.update.job import Order
+    from meetingctl.remote.update.rollout import Driven, Update
+    from meetingctl.remote.update.source import Source
 
 RolloutId = Annotated[int, typer.Argument(metavar="ID", min=1, help="number of the rollout", show_default=False)]
 
@@ -61,8 +61,8 @@ def drive_rollout(
     from meetingctl.core.duration import parse_duration_s
     from meetingctl.core.target import DeviceTarget
     from meetingctl.remote.fanout import Limits
-    from meetingctl.remote.rollout import Drive, fold_drive
-    from meetingctl.remote.update import Order
+    from meetingctl.remote.update.job import Order
+    from meetingctl.remote.update.rollout import Drive, fold_drive
 
     run = of(ctx)
     run.set_options(ssh_user=user, ssh_identity=identity)

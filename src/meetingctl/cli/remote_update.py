@@ -14,13 +14,14 @@ from meetingctl.cli.options import DryRun
 from meetingctl.cli.remote_devices import Devices, on_devices, rows_of
 from meetingctl.cli.remote_many import route_json
 from meetingctl.core.errors import MeetingctlError, TransportLost, Unreachable, UsageError
+from meetingctl.core.layout import UPDATE_LOG
 
 if TYPE_CHECKING:
     from meetingctl.core.target import Target
     from meetingctl.remote.access import Access
     from meetingctl.remote.fanout import Act, Done, Heard, Report
-    from meetingctl.remote.update import Order, Result
-    from meetingctl.remote.update_source import Source
+    from meetingctl.remote.update.job import Order, Result
+    from meetingctl.remote.update.source import Source
     from meetingctl.remote.visit import Visit
 
 # What can break by an update and is seen from here; the disk and the clock are other matters.
@@ -72,8 +73,8 @@ def update_devices(
       meetingctl remote update demo-cam --rollback
     """
     from meetingctl.core.duration import parse_duration_s
-    from meetingctl.remote.update import Order
-    from meetingctl.remote.update_plan import Wish
+    from meetingctl.remote.update.job import Order
+    from meetingctl.remote.update.plan import Wish
 
     run = devices.run
     named = [option for option in (release, channel, package) if option is not None]
@@ -81,8 +82,8 @@ def update_devices(
         raise UsageError(
             "name one of --release, --channel, --from and --rollback", hint="meetingctl fleet releases list"
         )
-    if rollback and force:
-        raise UsageError("--force goes with a release, not with --rollback", hint="leave out --force")
+    if rollback and (force or no_restart):
+        raise UsageError("--force and --no-restart go with a release, not with --rollback", hint="leave them out")
     reconnect_s, settle_s = parse_duration_s(reconnect), parse_duration_s(settle)
     chosen = devices.choose()
     with open_package(run, release=release, channel=channel, package=package) as source:
@@ -99,7 +100,7 @@ def open_package(
     """Open the package that is named, downloaded where it is a release; None when none is. Raises: MeetingctlError."""
     from meetingctl.cli.fleet_releases import read_release
     from meetingctl.remote.install_release import fetch_release
-    from meetingctl.remote.update_source import open_source
+    from meetingctl.remote.update.source import open_source
 
     if package is None and release is None and channel is None:
         yield None
@@ -122,8 +123,9 @@ def updating(
     """Return what updates one device and reports it to the fleet."""
 
     async def act(target: Target, heard: Heard) -> Done:
-        from meetingctl.remote.update import Job, update_device
-        from meetingctl.remote.update_report import Reporter
+        from meetingctl.remote.update.job import Job
+        from meetingctl.remote.update.report import Reporter
+        from meetingctl.remote.update.run import update_device
 
         client = access.finder.client if access.finder else None
         version = order.source.version if order.source else ""
@@ -161,11 +163,14 @@ async def _report(reporter: Any, result: Result, route: Mapping[str, object]) ->
     details = {"route": dict(route), **result.as_json()}
     if result.word in {"updated", "current"}:
         await reporter.send("success", result.before)
-    if result.word != "rolled_back":
+    if not result.fault:
         return Done(details=details)
     await reporter.send("failed", result.before, result.fault)
     name = reporter.target
-    error = MeetingctlError(f"{name}: {result.fault}; {result.after} runs again", hint=f"meetingctl remote logs {name}")
+    error = MeetingctlError(
+        f"{name}: {result.fault}; {result.after or 'nothing'} is installed",
+        hint=f"meetingctl remote run {name} --sudo -- tail -n 50 {UPDATE_LOG}",
+    )
     return Done(details=details, error=error)
 
 

@@ -51,7 +51,7 @@ class Staging:
     async def request(self, request: Mapping[str, Any], *, privilege: Privilege) -> dict[str, Any]:
         """Let the far side work on files, and return its answer. Raises: AuthError, MeetingctlError with its reason."""
         await self.put("request.json", json.dumps({**request, "staging": self.folder}).encode())
-        line = f"python3 -I {self.folder}/{self.program} {self.folder}/request.json"
+        line = f"python3 -I {self.folder}/{PurePosixPath(self.program).name} {self.folder}/request.json"
         text = await self.visit.ask(line, privilege=privilege, cap_bytes=_ANSWER_BYTES)
         try:
             answer = json.loads(text)
@@ -74,7 +74,8 @@ async def open_staging(visit: Visit, program: str = "far.py") -> AsyncIterator[S
     try:
         async with open_sftp(visit) as sftp:
             staging = Staging(visit, folder, sftp, program)
-            await staging.put(program, importlib.resources.files(__package__).joinpath(program).read_bytes())
+            content = importlib.resources.files(__package__).joinpath(program).read_bytes()
+            await staging.put(PurePosixPath(program).name, content)
             yield staging
     finally:
         # A device that hangs must not hold up the end of its own deadline.

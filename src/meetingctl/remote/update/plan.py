@@ -10,7 +10,7 @@ from meetingctl.core.errors import Conflict, InvalidInput, MeetingctlError, NotF
 from meetingctl.core.plan import Step
 from meetingctl.remote.recipes.bundle import misfits
 from meetingctl.remote.transient import UnitFacts
-from meetingctl.remote.update_source import Source
+from meetingctl.remote.update.source import Source
 
 # What the device itself asks for before it builds a release, and the staged copy.
 SPACE_FACTOR = 7

@@ -1,30 +1,24 @@
-"""One device from its release to another: look, plan, send, apply there, look again, and return when it is not well.
-
-The work on the device is a transient unit, so a lost link stops nothing. This side connects again, looks where things
-stand, and goes on from there; so does the same command begun anew.
-"""
+"""The stages of an update: plan and send, apply, restart, check, return. Each may begin on a fresh connection."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import shlex
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from meetingctl.core import layout
-from meetingctl.core.errors import Busy, HostKeyChanged, MeetingctlError, TransportLost, Unreachable
-from meetingctl.core.plan import Step, as_rows
+from meetingctl.core.errors import Busy, MeetingctlError
+from meetingctl.core.plan import Step
 from meetingctl.core.update_package import PROGRAM_PREFIX
 from meetingctl.remote.reboot import read_boot_id
 from meetingctl.remote.staging import Staging, open_staging
 from meetingctl.remote.transient import BUSY_CODE, UnitFacts, parse_unit, show_line, start_line
-from meetingctl.remote.update_plan import (
+from meetingctl.remote.update.job import Job, Result
+from meetingctl.remote.update.plan import (
     Facts,
-    Wish,
     find_regressions,
     job_of,
     missing_files,
@@ -32,130 +26,16 @@ from meetingctl.remote.update_plan import (
     plan_update,
     refuse_strangers,
 )
-from meetingctl.remote.update_source import Source, read_text_manifest
-from meetingctl.remote.update_upload import find_uploads_folder, partial_bytes, upload_files
+from meetingctl.remote.update.source import Source, read_text_manifest
+from meetingctl.remote.update.upload import find_uploads_folder, partial_bytes, upload_files
 from meetingctl.remote.visit import Privilege, Visit, explain_failure
 
 UNIT = "meetingctl-update"
-FAR = "update_far.py"
+FAR = "update/far_update.py"
 POLL_S = (0.5, 3.0)
-RECONNECT_PAUSE_S = (0.5, 10.0)
 REBOOT_S = 300.0
 _SYSTEM_NAME = f"{layout.RELEASE_FACTS_DIR_NAME}/system"
 _ROLLBACK = "rollback"
-
-Word = Literal["planned", "current", "updated", "returned", "rolled_back"]
-Tell = Callable[[str], object]
-Inspect = Callable[[Visit], Awaitable[Sequence[Mapping[str, Any]]]]
-Use = Callable[[Visit], Awaitable["Result"]]
-VisitDevice = Callable[[Use], Awaitable["Result"]]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of a device. `word` says it; `before` and `after` are versions, `checks` those of the last look."""
-
-    word: Word
-    before: str
-    after: str
-    steps: Sequence[Step] = ()
-    uploaded_bytes: int = 0
-    checks: Sequence[Mapping[str, Any]] = ()
-    fault: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what the command shows of it."""
-        return {
-            "outcome": self.word,
-            "from_version": self.before or None,
-            "installed_version": self.after or None,
-            "changed": self.word in {"updated", "returned"},
-            "steps": as_rows(self.steps),
-            "uploaded_bytes": self.uploaded_bytes,
-            "checks": [dict(row) for row in self.checks],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to do: the update to a source, or without one the way back; `dry_run` stops after the plan."""
-
-    source: Source | None
-    wish: Wish = Wish()
-    dry_run: bool = False
-    reconnect_s: float = 300.0
-    settle_s: float = 60.0
-
-
-@dataclass(slots=True)
-class Job:
-    """One device and how far its update is. `stage` is what the next connection goes on with."""
-
-    target: str
-    order: Order
-    inspect: Inspect
-    tell: Tell
-    began: Callable[[str], Awaitable[object]]  # gets the former version, before anything changes
-    stage: Literal["plan", "apply", "reboot", "check", "return"] = "plan"
-    at: str = "connecting"
-    before: str = ""
-    boot_id: str = ""
-    steps: Sequence[Step] = ()
-    uploaded_bytes: int = 0
-    baseline: Sequence[Mapping[str, Any]] | None = None
-    checks: Sequence[Mapping[str, Any]] = ()
-    fault: str = ""
-    has_begun: bool = False
-    has_reported: bool = False
-    invocation: str | None = None
-    old_status: str = ""
-    reboot_until_s: float = 0.0
-    _said: str = field(default="", repr=False)
-
-    def say(self, at: str) -> None:
-        """Note where the work stands, and tell it once."""
-        self.at = at
-        if at != self._said:
-            self._said = at
-            self.tell(at)
-
-    def end(self, word: Word, after: str) -> Result:
-        return Result(word, self.before, after, self.steps, self.uploaded_bytes, self.checks, self.fault)
-
-
-async def update_device(job: Job, visit_device: VisitDevice) -> Result:
-    """Update one device, over as many connections as it takes.
-
-    `visit_device` logs in and lets a function use the connection. Raises: Unreachable when the first connection fails;
-    TransportLost when the link stays away, saying where things stand; MeetingctlError and its leaves.
-    """
-    lost_s: float | None = None
-    pause_s = RECONNECT_PAUSE_S[0]
-
-    async def use(visit: Visit) -> Result:
-        nonlocal lost_s, pause_s
-        lost_s, pause_s = None, RECONNECT_PAUSE_S[0]
-        job.has_begun = True
-        return await go_on(visit, job)
-
-    while True:
-        try:
-            return await visit_device(use)
-        except HostKeyChanged:
-            raise
-        except MeetingctlError as error:
-            # A system that goes down or comes up also refuses logins.
-            is_away = isinstance(error, TransportLost | Unreachable) or job.stage == "reboot"
-            if not is_away or not job.has_begun:
-                raise
-            now_s = time.monotonic()
-            if lost_s is None:
-                lost_s = now_s
-                job.tell(f"link lost while {job.at}; connecting again")
-            if now_s - lost_s + pause_s > job.order.reconnect_s:
-                raise _lost(job, error) from error
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, hides nothing
-        pause_s = min(2 * pause_s, RECONNECT_PAUSE_S[1])
 
 
 async def go_on(visit: Visit, job: Job) -> Result:
@@ -234,24 +114,29 @@ async def _send(visit: Visit, job: Job, source: Source, facts: Facts, uploads: s
         await upload_files(visit, uploads, files, facts.uploads, sent)
 
 
-async def _follow_apply(visit: Visit, job: Job) -> None:
-    """Follow the unit to its end, and decide what comes next. Raises: MeetingctlError when the update failed."""
+async def _follow_apply(visit: Visit, job: Job) -> Result | None:
+    """Follow the unit to its end, and decide what comes next."""
     unit, status = await _follow(visit, job)
-    is_way_back = job.order.source is None
     if unit.is_over and not unit.is_good:
         await _clean(visit, job)
-        version = await _read_version(visit)
-        message = status.get("message") or f"{UNIT}.service ended with {unit.result}, code {unit.exit_code}"
-        what = "the way back" if is_way_back else "the update"
-        raise MeetingctlError(
-            f"{job.target}: {what} failed: {str(message)[:300]}; {version or 'nothing'} is installed",
-            hint=f"meetingctl remote run {job.target} --sudo -- tail -n 50 {layout.UPDATE_LOG}",
-        )
+        what = "update" if job.order.source else "way back"
+        job.fault = f"the {what} failed: {_why_failed(unit, status)}"
+        return await _end_badly(visit, job)
     if status.get("state") == "rebooting":
         job.say("waiting for the restart")
         job.stage, job.reboot_until_s = "reboot", time.monotonic() + REBOOT_S
     else:
         job.stage = "check"
+    return None
+
+
+def _why_failed(unit: UnitFacts, status: Mapping[str, Any]) -> str:
+    return str(status.get("message") or f"{UNIT}.service ended with {unit.result}, code {unit.exit_code}")[:300]
+
+
+async def _end_badly(visit: Visit, job: Job) -> Result:
+    version = await _read_version(visit)
+    return job.end("rolled_back" if job.order.source and version == job.before else "failed", version)
 
 
 async def _await_restart(visit: Visit, job: Job) -> None:
@@ -269,13 +154,11 @@ async def _check(visit: Visit, job: Job) -> Result | None:
     source, wish = job.order.source, job.order.wish
     version = await _read_version(visit)
     if source is None:
-        job.checks = await _inspect_until(visit, job) if wish.restart else []
+        job.checks = await _inspect_until(visit, job)
         return job.end("returned", version)
     if version != source.version:
-        raise MeetingctlError(
-            f"{job.target}: {version or 'nothing'} is installed after the update, not {source.version}",
-            hint=f"meetingctl remote run {job.target} --sudo -- tail -n 50 {layout.UPDATE_LOG}",
-        )
+        job.fault = f"the update to {source.version} did not take place"
+        return await _end_badly(visit, job)
     if wish.restart:
         job.say("checking what works afterwards")
         job.checks = await _inspect_until(visit, job)
@@ -294,26 +177,20 @@ async def _check(visit: Visit, job: Job) -> Result | None:
 async def _follow_return(visit: Visit, job: Job) -> Result:
     """Follow the way back after a check that failed."""
     unit, status = await _follow(visit, job)
-    version = await _read_version(visit)
     if unit.is_over and not unit.is_good:
-        raise MeetingctlError(
-            f"{job.target}: {job.fault}; the way back failed too: {status.get('message') or unit.result}; "
-            f"{version or 'nothing'} is installed",
-            hint=f"meetingctl remote update {job.target} --rollback",
-        )
+        job.fault = f"{job.fault}; the way back failed too: {_why_failed(unit, status)}"
+        return job.end("failed", await _read_version(visit))
     await _clean(visit, job)
-    return job.end("rolled_back", version)
+    return await _end_badly(visit, job)
 
 
 async def _begin_return(visit: Visit, job: Job, facts: Facts) -> Result | None:
     refuse_strangers(job.target, facts)
-    flags = [] if job.order.wish.restart else ["--no-restart"]
-    job.steps = [Step("rollback", facts.version, "asked for", {"flags": flags})]
+    job.steps = [Step("rollback", facts.version, "asked for")]
     if job.order.dry_run:
         return job.end("planned", facts.version)
-    if job.order.wish.restart:
-        job.baseline = await job.inspect(visit)
-    await _start(visit, job, ["device", "update", "rollback", *flags])
+    job.baseline = await job.inspect(visit)
+    await _start(visit, job, ["device", "update", "rollback"])
     job.stage = "apply"
     return None
 
@@ -407,15 +284,6 @@ def _read_status(text: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return status if isinstance(status, dict) else {}
-
-
-def _lost(job: Job, error: MeetingctlError) -> TransportLost:
-    runs_on = " (it goes on there)" if job.stage in {"apply", "return"} else ""
-    return TransportLost(
-        f"{job.target}: the link was lost while {job.at}{runs_on}, and not back within {job.order.reconnect_s:g} s: "
-        f"{error.message}",
-        hint="the same command goes on where it stands",
-    )
 
 
 _STAGES: Mapping[str, Callable[[Visit, Job], Awaitable[Result | None]]] = {

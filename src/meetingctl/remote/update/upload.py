@@ -9,8 +9,8 @@ import asyncssh
 
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.remote.staging import open_sftp, translated
-from meetingctl.remote.update_plan import PARTIAL
-from meetingctl.remote.update_source import SourceFile
+from meetingctl.remote.update.plan import PARTIAL
+from meetingctl.remote.update.source import SourceFile
 from meetingctl.remote.visit import Visit
 
 CHUNK_BYTES = 256 * 1024
