@@ -22,6 +22,7 @@ from meetingctl.cli import (
     remote_logs,
     remote_network,
     remote_onvif,
+    remote_recordings,
     remote_services,
     remote_smoke,
     remote_update,
@@ -56,6 +57,7 @@ app.command("restore")(remote_backup.restore_device)
 app.command("smoke")(remote_smoke.check_devices)
 app.add("config", remote_config.app, "Read and change the configuration files of devices.")
 app.add("network", remote_network.app, "See the network profiles of devices, and set wrong ones back.")
+app.add("recordings", remote_recordings.app, "See, fetch and delete what cameras have recorded.")
 app.add("services", remote_services.app, "See, start and stop the units of devices.")
 app.command("reboot")(remote_services.reboot_devices)
 app.command("shutdown")(remote_services.shut_devices_down)
