@@ -132,6 +132,10 @@ class ReleaseMachine:
         return self.root / f"{PREFIX}.releases"
 
     @property
+    def staging(self) -> Path:
+        return self.root / f"{PREFIX}.staging"
+
+    @property
     def uploads(self) -> Path:
         return self.machine.state / "uploads"
 

@@ -64,7 +64,8 @@ def update_devices(
     the stream, ONVIF and the agent are looked at from here; when something worked before and does not afterwards, the
     device returns to the former release, which stays there.
 
-    Exit code: 0 when all devices have it, 1 when one failed, of several devices 3 when some failed.
+    Exit code: 0 when all devices have it, 1 when none has it, 3 when some have it, 69 when none was reached, 255 when
+    the link to a single device stayed away.
 
     Examples:
       meetingctl remote update demo-cam --release rpicam/trixie/1.4.0 --dry-run

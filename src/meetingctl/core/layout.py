@@ -31,6 +31,7 @@ WIFI_SIMPLE_JSON = "/var/lib/rpi-cam/wifi_simple.json"
 # Programs.
 WEB_DIR = "/opt/rpi-cam-webmanager"
 WEB_RELEASES_DIR = f"{WEB_DIR}.releases"
+WEB_STAGING_DIR = f"{WEB_DIR}.staging"  # packages that an operator puts together, each in a folder of its own
 VERSION_FILE = f"{WEB_DIR}/VERSION"
 DEPENDENCIES_JSON = f"{WEB_DIR}/DEPENDENCIES.json"
 REQUIREMENTS_TXT = f"{WEB_DIR}/requirements.txt"

@@ -137,8 +137,8 @@ def find_unfinished(system: System) -> str:
         with system.locked(layout.WEB_RELEASES_DIR, timeout_s=0):
             if (begun := journal.read_change(system)) is not None:
                 return f"the change to {begun.target} was interrupted"
-            unfinished = [release.name for release in releases.list_releases(system) if release.state == "unfinished"]
-            return f"{unfinished[0]} was never finished" if unfinished else ""
+            left = releases.find_unfinished_release(system)
+            return f"{left} was never finished" if left else ""
     except Busy:
         return ""
 
@@ -210,6 +210,7 @@ def _switch(system: System, verdict: Verdict, folder: Path, options: Options, re
         restart=tuple(name for name in wanted if name in before.active_units),
         settings_backup=f"{layout.CONFIG_DIR}.backup_update_{stamp}" if options.reset_settings else "",
     )
+    report.details = {**report.details, "switched": True}
     report.go("applying", 85, f"switching from {origin or 'nothing'} to {folder.name}")
     try:
         fault = change.activate(system, begun, report, restart=options.restart, health_s=options.health_s)

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1024 * 1024
-STAGING_PREFIX = ".staging-"
 STALE_S = 7 * 86_400
 _VERSION_BYTES = 200
 
@@ -53,7 +52,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
 def stage(request: dict[str, Any]) -> dict[str, Any]:
     """Put the package together in the staging folder; its manifest comes last. Uploads that are damaged are removed."""
     folder, uploads = Path(request["staging_folder"]), Path(request["uploads"])
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     remove_stale(folder)
     folder.mkdir(mode=0o700, exist_ok=True)
     damaged = []
@@ -157,7 +156,7 @@ def forget(path: Path) -> None:
 
 def remove_stale(folder: Path) -> None:
     """Remove staging folders of other packages that nobody has touched for days."""
-    for other in folder.parent.glob(f"{STAGING_PREFIX}*"):
+    for other in folder.parent.iterdir():
         if other != folder and time.time() - other.lstat().st_mtime > STALE_S:
             shutil.rmtree(other, ignore_errors=True)
 

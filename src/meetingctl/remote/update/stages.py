@@ -121,7 +121,9 @@ async def _follow_apply(visit: Visit, job: Job) -> Result | None:
         await _clean(visit, job)
         what = "update" if job.order.source else "way back"
         job.fault = f"the {what} failed: {_why_failed(unit, status)}"
-        return await _end_badly(visit, job)
+        details = status.get("details")
+        was_switched = isinstance(details, dict) and bool(details.get("switched"))
+        return await _end_badly(visit, job, was_switched=was_switched)
     if status.get("state") == "rebooting":
         job.say("waiting for the restart")
         job.stage, job.reboot_until_s = "reboot", time.monotonic() + REBOOT_S
@@ -134,9 +136,10 @@ def _why_failed(unit: UnitFacts, status: Mapping[str, Any]) -> str:
     return str(status.get("message") or f"{UNIT}.service ended with {unit.result}, code {unit.exit_code}")[:300]
 
 
-async def _end_badly(visit: Visit, job: Job) -> Result:
+async def _end_badly(visit: Visit, job: Job, *, was_switched: bool) -> Result:
+    """End with what is installed now: the former version again, or whatever an update that failed left."""
     version = await _read_version(visit)
-    return job.end("rolled_back" if job.order.source and version == job.before else "failed", version)
+    return job.end("rolled_back" if was_switched and version == job.before else "failed", version)
 
 
 async def _await_restart(visit: Visit, job: Job) -> None:
@@ -158,7 +161,7 @@ async def _check(visit: Visit, job: Job) -> Result | None:
         return job.end("returned", version)
     if version != source.version:
         job.fault = f"the update to {source.version} did not take place"
-        return await _end_badly(visit, job)
+        return await _end_badly(visit, job, was_switched=False)
     if wish.restart:
         job.say("checking what works afterwards")
         job.checks = await _inspect_until(visit, job)
@@ -181,7 +184,7 @@ async def _follow_return(visit: Visit, job: Job) -> Result:
         job.fault = f"{job.fault}; the way back failed too: {_why_failed(unit, status)}"
         return job.end("failed", await _read_version(visit))
     await _clean(visit, job)
-    return await _end_badly(visit, job)
+    return await _end_badly(visit, job, was_switched=True)
 
 
 async def _begin_return(visit: Visit, job: Job, facts: Facts) -> Result | None:
@@ -268,7 +271,7 @@ def _request(action: str, source: Source | None, uploads: str) -> dict[str, Any]
         "system": _SYSTEM_NAME,
         "boot_id": layout.BOOT_ID_FILE,
         "uploads": uploads,
-        "staging_folder": f"{layout.WEB_RELEASES_DIR}/.staging-{source.digest[:16] if source else 'none'}",
+        "staging_folder": f"{layout.WEB_STAGING_DIR}/{source.digest[:16] if source else 'none'}",
         "files": [file.as_request() for file in source.files.values()] if source else [],
         "manifest": read_text_manifest(source) if source and action == "stage" else "",
     }
