@@ -156,22 +156,27 @@ def tidy_releases(system: System) -> list[str]:
         done.append("removed a link that was never used")
     elif left.is_dir():
         # The exchange of folder and link took place, the move after it did not.
+        _note_version(left, system.clock.wall_s())
         done.append(f"moved the former folder to {_adopt(releases, left)}")
     if not releases.is_dir():
         return done
     for folder in sorted(releases.iterdir()):
         if folder.name.startswith(_DOOMED_PREFIX):
             shutil.rmtree(folder, ignore_errors=True)
-        elif folder.is_dir() and read_info(folder) is None and folder.name != current_name(system):
+        elif folder.is_dir() and _NAME.fullmatch(folder.name) and _is_left(system, folder):
             remove_release(folder)
             done.append(f"removed {folder.name}, which was never finished")
     return done
 
 
+def _is_left(system: System, folder: Path) -> bool:
+    return read_info(folder) is None and folder.name != current_name(system)
+
+
 def note_original(system: System) -> str:
     """Write into the folder of an original device what a release remembers; returns the name that it will have."""
     web = _web_path(system)
-    write_info(web, Info(_read_version(web), iso_text(int(system.clock.wall_s() * 1000)) or ""))
+    _note_version(web, system.clock.wall_s())
     return _name_for(system.path(layout.WEB_RELEASES_DIR), web)
 
 
@@ -205,6 +210,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def find_unfinished_release(system: System) -> str:
+    """Return the name of what an interrupted job left among the releases, or beside the link; empty without any."""
+    if os.path.lexists(_web_path(system).with_name(Path(NEW_LINK).name)):
+        return Path(NEW_LINK).name
+    return next((release.name for release in list_releases(system) if release.state == "unfinished"), "")
+
+
+def _note_version(folder: Path, at_s: float) -> None:
+    write_info(folder, Info(_read_version(folder), iso_text(int(at_s * 1000)) or ""))
 
 
 def _adopt(releases: Path, folder: Path) -> str:
