@@ -134,7 +134,7 @@ def test_wheels_for_a_device(wheel: str, fits: bool) -> None:
 
 
 def test_a_device_that_cannot_take_the_package() -> None:
-    facts = InstallFacts(python=(3, 9), has_systemd=False, version="3.0", free_bytes=10**8, arch="arm64")
+    facts = InstallFacts(python=(3, 9), has_systemd=False, version="3.0", check=0, free_bytes=10**8, arch="arm64")
     with pytest.raises(MeetingctlError) as refused:
         refuse_unfit("cam-7", facts, BUNDLE)
     reasons = "it has no systemd; Python 3.11 or newer is needed, found 3.9; version 3.0 is there, newer than 2.0"

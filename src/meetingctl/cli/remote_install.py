@@ -95,7 +95,7 @@ def install_device(
     ] = None,
     component: Annotated[
         list[str] | None,
-        typer.Option("--component", metavar="NAME", help="only this part, as of device check; repeatable"),
+        typer.Option("--component", metavar="A,B", help="of units and packages only these, as of device check"),
     ] = None,
     check_only: Annotated[bool, typer.Option("--check-only", help="connect and look, and do nothing")] = False,
     transfer_only: Annotated[bool, typer.Option("--transfer-only", help="send the package, and do no more")] = False,
@@ -277,7 +277,7 @@ def _wishes(run: Invocation, options: Options, target: Target, member: Membershi
         timezone=options.timezone if options.provision else None,
         member=member,
         bundle=_bundle(run, options),
-        components=tuple(options.components),
+        components=tuple(name.strip() for word in options.components for name in word.split(",") if name.strip()),
         burns_token=options.burn_token,
         reboots=options.reboot,
         only_transfer=options.transfer_only,
@@ -383,9 +383,12 @@ def _phases(run: Invocation) -> Any:
     """Return what shows a phase: a bar on a terminal, one line each elsewhere, nothing in the JSON formats."""
     from meetingctl.cli.output import printable
 
-    last = [""]
+    last, most = [""], [0]
 
     def show(percent: int, text: str) -> None:
+        # Small steps come in the order of what they need, not of their percentages: the bar never goes back.
+        most[0] = max(most[0], percent)
+        percent = most[0] if percent >= 0 else percent
         is_quiet = run.out.is_json or run.options.get("quiet")
         if is_quiet or text == last[0]:
             return

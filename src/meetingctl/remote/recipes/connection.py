@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import fabric
 import paramiko
 
-from meetingctl.core.errors import AuthError, ConfigError, MeetingctlError, Unreachable
+from meetingctl.core.errors import AuthError, ConfigError, MeetingctlError, TransportLost, Unreachable
 from meetingctl.core.sshkey import PublicKey
 from meetingctl.core.target import Target
 from meetingctl.remote.hosts import HostKeys, describe_change, judge_host_key, name_host
@@ -60,7 +60,7 @@ def open_connection(
         if policy.offered is None:
             raise Unreachable(f"{target}: {route} shows no host key")
         check_host_key(target, route, policy.offered, pins, note)
-        _watch(connection)
+        _watch(connection, target)
     except _Changed:
         connection.close()
         assert policy.offered is not None
@@ -88,7 +88,7 @@ def _prepare(route: Route, login: Login, connect_s: float, algorithms: Sequence[
             "banner_timeout": connect_s,
             "auth_timeout": connect_s,
             "channel_timeout": connect_s,
-            "key_filename": str(login.identity) if login.identity else None,
+            "key_filename": [str(login.identity)] if login.identity else [],
             "look_for_keys": login.identity is None,
             "password": login.password.reveal() if login.password else None,
             "transport_factory": make_transport,
@@ -113,8 +113,17 @@ def _log_in(connection: fabric.Connection, target: Target, route: Route, login: 
         raise Unreachable(f"{target}: no SSH login at {route}: {exc or type(exc).__name__}") from exc
 
 
-def _watch(connection: fabric.Connection) -> None:
-    """Let a link that is gone without a word be noticed."""
+def _watch(connection: fabric.Connection, target: Target) -> None:
+    """Let a link that is gone without a word be noticed, and never be opened again behind our back.
+
+    The library would do that at the next command, with the pins of the moment at which it was opened first.
+    """
+
+    def stay_open() -> None:
+        if not connection.is_connected:
+            raise TransportLost(f"{target}: the connection was lost")
+
+    connection.open = stay_open
     transport = connection.transport
     if transport is None:
         raise MeetingctlError("the connection was lost at once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +75,6 @@ class InstallFacts:
     config: str | None = field(default=None, repr=False)
     version: str = ""
     check: int | None = None
-    check_components: tuple[str, ...] = ()
     staged: str = "0"
     unit: UnitFacts = UnitFacts()
     units: tuple[UnitState, ...] = ()
@@ -103,7 +103,7 @@ class InstallFacts:
 
 def check_argv(components: tuple[str, ...] = (), *, repair: bool = False) -> list[str]:
     """Return the command that compares the device with what it should be."""
-    chosen = [word for name in components for word in ("--component", name)]
+    chosen = ["--component", ",".join(components)] if components else []
     return [PROGRAM, "device", "check", *(["--repair"] if repair else []), *chosen]
 
 
@@ -112,7 +112,7 @@ def read_install_facts(
 ) -> InstallFacts:
     """Ask a device. `folder` is where packages are sent to. Raises: AuthError, MeetingctlError, TransportLost."""
     commands = dict(_COMMANDS)
-    check = " ".join(check_argv(components))
+    check = shlex.join(check_argv(components))
     commands["check"] = f"[ -x {PROGRAM} ] && {{ {check} >/dev/null; echo $?; }}"
     if bundle is not None:
         commands["staged"] = transfer.check_line(folder, bundle.name, bundle.sha256)

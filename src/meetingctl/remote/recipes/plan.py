@@ -54,7 +54,7 @@ def find_obstacles(facts: InstallFacts, bundle: Bundle | None) -> Iterator[str]:
     if bundle is None or (facts.version == bundle.version and facts.is_installed):
         return
     there, wanted = version_rank(facts.version), version_rank(bundle.version)
-    if there is not None and wanted is not None and there > wanted:
+    if facts.is_installed and there is not None and wanted is not None and there > wanted:
         yield f"version {facts.version} is there, newer than {bundle.version} of the package"
     if any(facts.python) and facts.arch and (wrong := misfits(bundle.wheels, facts.python, facts.arch)):
         python = ".".join(map(str, facts.python))

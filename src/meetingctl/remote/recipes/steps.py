@@ -102,7 +102,13 @@ def follow_to_end(job: Job, link: Link) -> None:
             job.progress.line(line)
         tail[:] = [*tail, *report.lines][-1:]
         share = report.progress.get("progress")
-        if isinstance(share, int) and 0 <= share <= 100 and report.progress.get("message"):
+        # The file tells of updates only, also long after the last one.
+        if (
+            job.following == "install-package"
+            and isinstance(share, int)
+            and 0 <= share <= 100
+            and report.progress.get("message")
+        ):
             percent = first + (last - first) * share // 100
             job.progress.phase(percent, f"{job.following or 'follow'}: {str(report.progress['message'])[:200]}")
 
