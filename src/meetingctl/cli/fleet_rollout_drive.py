@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +20,7 @@ from meetingctl.cli.remote_many import (
     open_access,
     read_password,
 )
+from meetingctl.cli.signals import run_async
 from meetingctl.cli.targets import tell_plan
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def drive_rollout(
         with _open_release(run, item) as source, open_access(run, [DeviceTarget("any")], password) as access:
             limits = Limits(parallel=1, total_s=parse_duration_s(deadline))
             update = _updating(run, access, Order(source), limits, via.value)
-            driven = asyncio.run(Drive(client, rollout, update, run.out.note, parallel, once).finish())
+            driven = run_async(Drive(client, rollout, update, run.out.note, parallel, once).finish())
     _show(run, driven)
     error = fold_drive(driven, once=once)
     if error is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +38,7 @@ from meetingctl.cli.remote_many import (
     route_json,
     run_many,
 )
+from meetingctl.cli.signals import run_async
 
 if TYPE_CHECKING:
     from meetingctl.core.target import Target
@@ -138,7 +138,7 @@ class Chosen:
             return run_many(self.run, self.targets, act, self.limits, again=retry_line(self.run), show=show)
         from meetingctl.remote.fanout import fan_out, fold_exit_code
 
-        reports = asyncio.run(fan_out(self.targets, act, self.limits, lambda report: None))
+        reports = run_async(fan_out(self.targets, act, self.limits, lambda report: None))
         if self.run.out.style == "json":
             self.run.out.value([reports[0].as_json()])
         elif self.run.is_json:

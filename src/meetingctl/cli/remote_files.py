@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +22,7 @@ from meetingctl.cli.remote_many import (
     read_password,
     route_json,
 )
+from meetingctl.cli.signals import run_async
 from meetingctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def copy_files(
 
     try:
         with open_access(run, [target], read_password(run, ask_password, password_file)) as access:
-            path, route = asyncio.run(access.visit(target, use, via=via.value))
+            path, route = run_async(access.visit(target, use, via=via.value))
     finally:
         if bar is not None:
             bar.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meetingctl.cli.invocation import Invocation
+from meetingctl.cli.signals import run_async
 from meetingctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def run_many(
             run.out.value(report.as_json())
 
     try:
-        ordered = asyncio.run(fan_out(targets, act, limits, tell))
+        ordered = run_async(fan_out(targets, act, limits, tell))
     except KeyboardInterrupt:
         _show(run, reports, again)
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -40,6 +39,7 @@ from meetingctl.cli.remote_many import (
     route_json,
     run_many,
 )
+from meetingctl.cli.signals import run_async
 
 if TYPE_CHECKING:
     from meetingctl.core.target import Target
@@ -140,7 +140,7 @@ def _run_on_one(run: Invocation, access: Access, target: Target, command: list[s
     from meetingctl.remote.command import CappedOutput
 
     if not run.is_json:
-        _, outcome = asyncio.run(
+        _, outcome = run_async(
             access.run(
                 target,
                 command,
@@ -152,9 +152,7 @@ def _run_on_one(run: Invocation, access: Access, target: Target, command: list[s
         )
         return outcome.exit_code
     out, err = CappedOutput(), CappedOutput()
-    route, outcome = asyncio.run(
-        access.run(target, command, stdout=out.write, stderr=err.write, with_sudo=sudo, via=via)
-    )
+    route, outcome = run_async(access.run(target, command, stdout=out.write, stderr=err.write, with_sudo=sudo, via=via))
     run.out.value(
         {
             "ok": outcome.exit_code == 0,
