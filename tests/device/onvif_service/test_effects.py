@@ -162,6 +162,7 @@ def test_files_that_cannot_be_read_change_nothing(device: Device) -> None:
     [
         (wanted(width=1281), ["Sender", "InvalidArgVal", "ConfigModify"]),
         (wanted(width=1920, height=1080), ["Sender", "InvalidArgVal", "ConfigModify"]),
+        (wanted().replace("Limit>30<", "Limit>1.5<"), ["Sender", "InvalidArgs"]),
         (wanted(gov=0), ["Sender", "InvalidArgVal", "ConfigModify"]),
         (wanted().replace("Baseline", "Extended"), ["Sender", "InvalidArgVal", "ConfigModify"]),
         (wanted().replace(">H264<", ">JPEG<"), ["Sender", "InvalidArgVal", "ConfigModify"]),
@@ -195,14 +196,35 @@ def test_every_offered_combination_is_accepted_and_read_back(device: Device) -> 
 
 
 def test_a_stream_that_is_passed_on_offers_only_itself(device: Device) -> None:
-    device.more["stream"] = {"passthrough": True, "width": 800, "height": 448, "target_fps": 12.5}
+    device.more["stream"] = {"passthrough": True, "width": 800, "height": 448, "target_fps": 12.5,
+                             "profile": "main"}  # fmt: skip
     choices = choices_of(device.facts, MAIN_TOKEN)
     assert choices.sizes == ((800, 448),)
     assert choices.fps == (12, 12)
     now = encoding_of(device.facts, MAIN_TOKEN)
+    assert now.profile == "Main"
     assert plan_encoding(device.facts, MAIN_TOKEN, now) == {}
     with pytest.raises(Fault, match="not offered"):
         plan_encoding(device.facts, MAIN_TOKEN, replace(now, width_px=640, height_px=480))
+
+
+def test_the_second_stream_is_never_larger_or_faster_than_the_camera(device: Device) -> None:
+    device.configure(SUBSTREAM_ENABLE="yes", VIDEOIN_WIDTH=640, VIDEOIN_HEIGHT=480, VIDEOIN_FPS=15)
+    choices = choices_of(device.facts, SUB_TOKEN)
+    assert choices.sizes == ((640, 480), (320, 240))
+    assert choices.fps.most == 15
+    asked = replace(encoding_of(device.facts, SUB_TOKEN), fps=60)
+    assert plan_encoding(device.facts, SUB_TOKEN, asked) == {"SUBSTREAM_FPS": "15"}
+    for wrong in (replace(asked, width_px=1920, height_px=1080), replace(asked, gov_length=120)):
+        with pytest.raises(Fault, match="not offered"):
+            plan_encoding(device.facts, SUB_TOKEN, wrong)
+
+
+def test_the_encoder_of_a_csi_camera_is_ours_too(device: Device) -> None:
+    device.more["stream"] = {"passthrough": True, "source": "csi", "width": 1280, "height": 720, "target_fps": 30}
+    asked = replace(encoding_of(device.facts, MAIN_TOKEN), bitrate_kbps=3000, gov_length=60, profile="High")
+    changes = {"H264_BITRATE_KBPS": "3000", "H264_KEYINT": "60", "H264_PROFILE": "high"}
+    assert plan_encoding(device.facts, MAIN_TOKEN, asked) == changes
 
 
 def test_the_camera_is_protected(device: Device) -> None:

@@ -103,9 +103,15 @@ def test_frames_of_the_camera_reach_a_viewer(csi_stream: Stream) -> None:
 @pytest.mark.gst
 def test_controls_change_while_somebody_watches(csi_stream: Stream, tmp_path: Path) -> None:
     wait_until(lambda: csi_stream.status()["state"] == "idle", "nobody watches")
-    assert get(csi_stream.http_url("/controls"))[0] == 409
+    shown = json.loads(get(csi_stream.http_url("/controls"))[1])["controls"]
+    assert shown["Brightness"] == {
+        "name": "Brightness", "min": -1.0, "max": 1.0, "default": 0.0, "value": 0.5, "type": "float",
+    }  # fmt: skip
+    assert get(csi_stream.http_url("/set_controls"), b'{"Brightness": 7}')[0] == 400
+    assert get(csi_stream.http_url("/set_controls"), b'{"Brightness": 0.25}')[0] == 200
     with viewer(csi_stream.url(), tmp_path / "out.ts") as process:
         wait_growth(tmp_path / "out.ts", 5_000)
+        assert {"controls": {"Brightness": 0.25}} in calls(csi_stream)
         status, body = get(csi_stream.http_url("/set_controls"), b'{"ColourGains": 3, "AeEnable": false}')
         assert (status, json.loads(body)["applied"]) == (200, {"ColourGains": [3, 3], "AeEnable": False})
         assert {"controls": {"ColourGains": [3, 3], "AeEnable": False}} in calls(csi_stream)

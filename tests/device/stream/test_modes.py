@@ -87,7 +87,10 @@ def test_a_proxy_passes_video_and_sound_on(gstreamer: None, tmp_path: Path, audi
             shown = probe(proxy.url())
             check_video(shown, (320, 240))
             assert ("audio" in shown) == (audio == "auto")
-            assert proxy.status()["passthrough"] is True
+            status = proxy.status()
+            assert status["passthrough"] is True
+            assert (status["width"], status["height"], status["target_fps"]) == (320, 240, 15.0)
+            assert "baseline" in status["profile"]
             assert "p%40" not in proxy.log_text()
 
 

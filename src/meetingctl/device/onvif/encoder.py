@@ -12,6 +12,7 @@ from meetingctl.device.onvif.fault import invalid_value
 
 MAIN_TOKEN, SUB_TOKEN = "VideoEncoderConfig", "SubVideoEncoderConfig"
 _USUAL_SIZES = ((1920, 1080), (1280, 720), (800, 600), (640, 480), (320, 240))
+_SUB_KEYFRAME_S = 2
 # Schema name -> what config.env calls it.
 _PROFILES = {"Baseline": "constrained baseline", "Main": "main", "High": "high"}
 
@@ -58,7 +59,7 @@ def encoding_of(facts: Facts, token: str) -> Encoding:
             config.substream_height,
             config.substream_fps,
             config.substream_bitrate_kbps,
-            2 * config.substream_fps,
+            _SUB_KEYFRAME_S * config.substream_fps,
             _schema_profile(config.h264_profile),
         )
     width, height, fps = config.output_width_px, config.output_height_px, config.output_fps
@@ -66,7 +67,7 @@ def encoding_of(facts: Facts, token: str) -> Encoding:
         sent = facts.stream
         width, height = int(sent.get("width") or width), int(sent.get("height") or height)
         fps = max(1, round(float(sent.get("target_fps") or fps)))
-    profile = _schema_profile(config.h264_profile)
+    profile = _schema_profile(str(facts.stream.get("profile") or "") if facts.is_passthrough else config.h264_profile)
     return Encoding(width, height, fps, config.h264_bitrate_kbps, config.h264_keyint, profile)
 
 
@@ -74,13 +75,14 @@ def choices_of(facts: Facts, token: str) -> Choices:
     """Return what may be set; a stream that is passed on offers only what it is."""
     now, config = encoding_of(facts, token), facts.config
     if token == SUB_TOKEN:
-        widths, heights = _limits("SUBSTREAM_WIDTH"), _limits("SUBSTREAM_HEIGHT")
+        widths = _up_to(_limits("SUBSTREAM_WIDTH"), config.videoin_width)
+        heights = _up_to(_limits("SUBSTREAM_HEIGHT"), config.videoin_height)
         sizes = tuple(size for size in _USUAL_SIZES if _fits(size, widths, heights))
         wanted = (*sizes, (now.width_px, now.height_px))
-        gov = Range(now.gov_length, now.gov_length)
-        return Choices(
-            _sorted(wanted), _limits("SUBSTREAM_FPS"), _limits("SUBSTREAM_BITRATE_KBPS"), gov, (now.profile,)
-        )
+        fps = _up_to(_limits("SUBSTREAM_FPS"), max(config.videoin_fps, now.fps))
+        # The second stream has a keyframe every two seconds, so its length follows the rate that is set with it.
+        gov = Range(_SUB_KEYFRAME_S * fps.least, _SUB_KEYFRAME_S * fps.most)
+        return Choices(_sorted(wanted), fps, _limits("SUBSTREAM_BITRATE_KBPS"), gov, (now.profile,))
     if facts.is_passthrough:
         fps, bitrate, gov = (Range(value, value) for value in (now.fps, now.bitrate_kbps, now.gov_length))
         return Choices(((now.width_px, now.height_px),), fps, bitrate, gov, (now.profile,))
@@ -99,7 +101,7 @@ def plan_encoding(facts: Facts, token: str, wanted: Encoding) -> dict[str, str]:
     now, offered = encoding_of(facts, token), choices_of(facts, token)
     if (wanted.width_px, wanted.height_px) not in offered.sizes:
         raise invalid_value("ConfigModify", f"{wanted.width_px}x{wanted.height_px} is not offered")
-    if not offered.gov_length.least <= wanted.gov_length <= offered.gov_length.most and token == MAIN_TOKEN:
+    if not offered.gov_length.least <= wanted.gov_length <= offered.gov_length.most:
         raise invalid_value("ConfigModify", f"a GovLength of {wanted.gov_length} is not offered")
     if wanted.profile not in offered.profiles:
         raise invalid_value("ConfigModify", f"the profile {wanted.profile[:20]} is not offered")
@@ -143,6 +145,10 @@ def _limits(name: str) -> Range:
     """Return the range that config.env itself allows for a key."""
     kind = find_key(name).kind
     return Range(int(kind.least or 0), int(kind.most or 0))
+
+
+def _up_to(range_: Range, most: int) -> Range:
+    return Range(range_.least, max(range_.least, min(range_.most, most)))
 
 
 def _fits(size: tuple[int, int], widths: Range, heights: Range) -> bool:

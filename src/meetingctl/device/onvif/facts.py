@@ -70,8 +70,11 @@ class Facts:
 
     @property
     def is_passthrough(self) -> bool:
-        """Say whether the stream is passed on as it comes, so that no encoder setting has an effect."""
-        return bool(self.stream.get("passthrough"))
+        """Say whether the stream is passed on as it comes, so that no encoder setting has an effect.
+
+        The encoder of a CSI camera is its own, but it is set by the same keys.
+        """
+        return bool(self.stream.get("passthrough")) and self.stream.get("source") != "csi"
 
     @property
     def has_motion(self) -> bool:

@@ -20,7 +20,7 @@ from meetingctl.device.onvif.encoder import (
 )
 from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.onvif.fault import Fault, action_failed, invalid_args, invalid_value, not_supported
-from meetingctl.device.onvif.soap import NAMESPACES, Element, Node, find, number, text
+from meetingctl.device.onvif.soap import NAMESPACES, Element, Node, find, integer, number, text
 
 # Recorders keep these names for years.
 MAIN_PROFILE, SUB_PROFILE = "MainProfile", "SubProfile"
@@ -226,23 +226,27 @@ def set_video_encoder_configuration(call: Call) -> Node:
     token = encoder_named(call.facts, given.get("token") or "")
     if text(given, "tt:Encoding", "H264") != "H264":
         raise invalid_value("ConfigModify", "only H264 is offered")
+    integer(given, "tt:RateControl/tt:FrameRateLimit", 1)
     wanted = read_encoding(given, encoding_of(call.facts, token))
     gov = find(given, "tt:H264/tt:GovLength")
     profile = text(given, "tt:H264/tt:H264Profile", wanted.profile)
     if gov is not None:
-        wanted = replace(wanted, gov_length=int(number(given, "tt:H264/tt:GovLength")))
+        wanted = replace(wanted, gov_length=integer(given, "tt:H264/tt:GovLength"))
     apply_encoding(call, token, replace(wanted, profile=profile))
     return ("trt:SetVideoEncoderConfigurationResponse",)
 
 
 def read_encoding(given: Element, now: Encoding) -> Encoding:
-    """Return size, rate and bitrate of a configuration; what is not given stays. Raises: Fault."""
+    """Return size, rate and bitrate of a configuration; what is not given stays. Raises: Fault.
+
+    The rate is a whole number in Media1 and any number in Media2.
+    """
     return replace(
         now,
-        width_px=int(number(given, "tt:Resolution/tt:Width", now.width_px)),
-        height_px=int(number(given, "tt:Resolution/tt:Height", now.height_px)),
+        width_px=integer(given, "tt:Resolution/tt:Width", now.width_px),
+        height_px=integer(given, "tt:Resolution/tt:Height", now.height_px),
         fps=round(number(given, "tt:RateControl/tt:FrameRateLimit", now.fps)),
-        bitrate_kbps=round(number(given, "tt:RateControl/tt:BitrateLimit", now.bitrate_kbps)),
+        bitrate_kbps=integer(given, "tt:RateControl/tt:BitrateLimit", now.bitrate_kbps),
     )
 
 

@@ -174,6 +174,14 @@ def number(element: Element, path: str, default: float | None = None) -> float:
     return float(written)
 
 
+def integer(element: Element, path: str, default: int | None = None) -> int:
+    """Return the whole number at a path. Raises: Fault."""
+    value = number(element, path, default)
+    if value != int(value) or "." in text(element, path, ""):
+        raise invalid_args(f"{path.rpartition(':')[2]} is no whole number")
+    return int(value)
+
+
 def _check_understood(header: Element | None) -> None:
     for item in () if header is None else header:
         is_needed = item.get(qname("s:mustUnderstand"), "").strip() in {"1", "true"}

@@ -110,6 +110,7 @@ class Picamera(Feeder):
         self._index = index
         self._values: dict[str, Any] = dict(tuning)
         self._lock = threading.Lock()
+        self._known: dict[str, Any] | None = None
         self._camera: Any = None
         self._encoder: Any = None
         self._appsrc: Any = None
@@ -138,30 +139,40 @@ class Picamera(Feeder):
                 return
 
     def controls(self) -> dict[str, dict[str, Any]]:
-        """Return every control with its value. Raises: Conflict while the camera is not open."""
+        """Return every control with its value, also while nobody watches. Raises: Conflict when it does not open."""
         with self._lock:
-            camera = self._opened()
-            metadata = {}
-            with contextlib.suppress(Exception):  # values are a bonus, and drivers differ
-                metadata = camera.capture_metadata()
-            return describe_controls(camera.camera_controls, {**metadata, **self._values})
+            known, metadata = self._ask_known(), {}
+            if self._camera is not None:
+                with contextlib.suppress(Exception):  # values are a bonus, and drivers differ
+                    metadata = self._camera.capture_metadata()
+            return describe_controls(known, {**metadata, **self._values})
 
     def set_controls(self, wanted: Mapping[str, Any]) -> dict[str, Control]:
         """Set controls of the running camera and keep them for its next start. Raises: InvalidInput, Conflict."""
         with self._lock:
-            camera = self._opened()
-            checked = check_controls(wanted, camera.camera_controls)
-            camera.set_controls(checked)
+            checked = check_controls(wanted, self._ask_known())
+            if self._camera is not None:
+                self._camera.set_controls(checked)
             self._values.update(checked)
             return checked
 
-    def _opened(self) -> Any:
-        if self._camera is None:
-            raise Conflict("the CSI camera is not open: nobody watches", hint="open the stream, then try again")
-        return self._camera
+    def _ask_known(self) -> dict[str, Any]:
+        """Return the controls that the camera has; while nobody watches it is opened once for the question."""
+        if self._camera is not None:
+            return dict(self._camera.camera_controls)
+        if self._known is None:
+            try:
+                from picamera2 import Picamera2  # type: ignore[import-not-found]
+
+                camera = Picamera2(self._index)
+                self._known = dict(camera.camera_controls)
+                camera.close()
+            except Exception as exc:  # a driver may raise anything
+                raise Conflict(f"the CSI camera does not open: {exc}", hint="rpicam-hello --list-cameras") from exc
+        return self._known
 
     def _open(self, appsrc: Any) -> None:
-        from picamera2 import Picamera2  # type: ignore[import-not-found]
+        from picamera2 import Picamera2
 
         config = self._config
         self._close()

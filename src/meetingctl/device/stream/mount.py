@@ -7,13 +7,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
 from meetingctl.device.stream.authentication import make_permissions
 from meetingctl.device.stream.gstreamer import Gstreamer
 from meetingctl.device.stream.origin import link_origin
-from meetingctl.device.stream.pipeline import LaunchSpec, Properties
+from meetingctl.device.stream.pipeline import LaunchSpec, Picture, Properties
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Mount:
         self._ended = threading.Condition()
         self._keyframe_after_s = 0.0
         self._keyframe_timer = 0
+        # What really passed last, with the H.264 profile; of a stream that is passed on only the source knows it.
+        self.passed: tuple[Picture, str] | None = None
         self.factory = self._make_factory(pool)
 
     def _make_factory(self, pool: Any) -> Any:
@@ -128,10 +131,12 @@ class Mount:
     def _watch_flow(self, element: Any, flow: Flow) -> None:
         gst = self._gst.Gst
         # The flow holds the media, and the media its pad's probe: a strong reference would never let them go.
-        seen = weakref.ref(flow)
+        seen, mount = weakref.ref(flow), weakref.ref(self)
 
-        def count(_pad: Any, info: Any) -> Any:
+        def count(pad: Any, info: Any) -> Any:
             if (flow := seen()) is not None:
+                if not flow.frames and (here := mount()) is not None:
+                    here.passed = _read_caps(pad.get_current_caps()) or here.passed
                 flow.count(info.get_buffer().get_size(), time.monotonic())
             return gst.PadProbeReturn.OK
 
@@ -237,6 +242,15 @@ class Mount:
         elif self.feeder is not None:
             self.feeder.request_keyframe()
         return False
+
+
+def _read_caps(caps: Any) -> tuple[Picture, str] | None:
+    found = caps.get_structure(0) if caps is not None and caps.get_size() else None
+    if found is None or not found.has_field("width") or not found.has_field("height"):
+        return None
+    has_rate, above, below = found.get_fraction("framerate")
+    fps = Fraction(above, below) if has_rate and above and below else Fraction(0)
+    return Picture(found.get_int("width")[1], found.get_int("height")[1], fps), found.get_string("profile") or ""
 
 
 def set_properties(element: Any, values: dict[str, Any]) -> None:

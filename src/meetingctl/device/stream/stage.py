@@ -133,15 +133,18 @@ class Stage:
     def describe(self) -> dict[str, Any]:
         """Return what is configured and runs, for the state of the daemon."""
         spec, config = self.mount.spec, self.config
+        # What is passed on is as the source sends it, whatever is configured.
+        sent, profile = (None if spec.encoder else self.mount.passed) or (spec.sent, "")
         return {
             "mode": config.stream_source_mode,
             "source": spec.source.kind,
             "passthrough": not spec.encoder,
             "encoder": spec.encoder,
             "sound": spec.sound,
-            "width": spec.sent.width_px,
-            "height": spec.sent.height_px,
-            "target_fps": round(float(spec.sent.fps), 3),
+            "width": sent.width_px,
+            "height": sent.height_px,
+            "target_fps": round(float(sent.fps or spec.sent.fps), 3),
+            **({"profile": profile} if profile else {}),
             "host": self._host,
             "port": self.public.port,
             "path": config.rtsp_path,
