@@ -46,6 +46,9 @@ def bundle_package(
     wheel: Annotated[
         Path | None, typer.Option("--wheel", metavar="FILE", help="take this wheel of meetingctl instead of making one")
     ] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEY", help="sign it with this ed25519 private key, a PEM file")
+    ] = None,
     links: Annotated[
         list[str], typer.Option("--find-links", metavar="DIR", help="also look for wheels here; repeatable")
     ] = [],  # noqa: B006
@@ -75,7 +78,7 @@ def bundle_package(
         run.out.record(_plan(recipe, sources.describe(), out))
         return
     options = [f"--find-links={Path(link).resolve()}" for link in links] + (["--no-index"] if no_index else [])
-    facts = build_bundle(recipe, sources, out, env=run.env, pip_options=options, tell=run.out.note)
+    facts = build_bundle(recipe, sources, out, env=run.env, pip_options=options, key=sign, tell=run.out.note)
     run.out.record(facts)
     run.out.note(f"next: {run.line('fleet', 'publish', facts['file'], '--type', 'TYPE', '--distribution', 'NAME')}")
 

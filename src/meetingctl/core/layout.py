@@ -25,6 +25,7 @@ LOCKED_RECORDINGS_JSON = f"{CONFIG_DIR}/locked_recordings.json"
 RTC_CONFIG_JSON = f"{CONFIG_DIR}/rtc_config.json"
 DEBUG_STATE_JSON = f"{CONFIG_DIR}/debug_state.json"
 REBOOT_SCHEDULE_JSON = f"{CONFIG_DIR}/reboot_schedule.json"
+UPDATE_KEY = f"{CONFIG_DIR}/update_key.pub"  # ed25519 in PEM; only packages that it signed are taken
 LOCALES_DIR = f"{CONFIG_DIR}/locales"
 WIFI_SIMPLE_JSON = "/var/lib/rpi-cam/wifi_simple.json"
 

@@ -22,6 +22,7 @@ from meetingctl.device.update import releases
 from meetingctl.device.update.build import choose_python
 from meetingctl.device.update.dependencies import AptState, read_apt_state
 from meetingctl.device.update.health import is_booted
+from meetingctl.device.update.signature import find_wrong_signature
 
 # What `uname -m` says for the architectures of Debian that packages are built for.
 _MACHINES = {"arm64": ("aarch64",), "amd64": ("x86_64",), "armhf": ("armv7l", "armv6l", "aarch64")}
@@ -70,6 +71,8 @@ def judge_package(system: System, path: Path, *, force: bool = False) -> Verdict
     if not package.has_program:
         errors.append("no meetingctl in the package: wheels/meetingctl-*.whl and requirements.txt are needed")
     errors += _wrong_machine(system, package)
+    if wrong := find_wrong_signature(system, package):
+        errors.append(wrong)
     apt = read_apt_state(system, package.apt_packages)
     warnings += [f"apt has no package {name}" for name in apt.unavailable]
     if apt.missing and not system.is_live:

@@ -57,23 +57,28 @@ def find_fault(system: System, before: Health, *, stream: bool = True) -> str:
 def wait_healthy(
     system: System, before: Health, *, timeout_s: float = HEALTH_TIMEOUT_S, steady_s: float = STEADY_S
 ) -> str:
-    """Wait until all that worked before has worked for `steady_s`; returns the fault when it does not in time."""
-    deadline_s = time.monotonic() + timeout_s
-    well_since_s: float | None = None
+    """Wait until all that worked before has worked for `steady_s`; returns the fault when it does not in time.
+
+    A unit that is `failed` for so long is not started again by systemd, and ends the wait.
+    """
+    started_s = time.monotonic()
+    well_since_s = failed_since_s = None
     has_streamed = False
     while True:
         fault = find_fault(system, before, stream=not has_streamed)
         now_s = time.monotonic()
-        if fault:
-            well_since_s = None
-        else:
-            has_streamed = True
-            well_since_s = now_s if well_since_s is None else well_since_s
-            if now_s - well_since_s >= steady_s:
-                return ""
-        if now_s >= deadline_s:
+        has_streamed = has_streamed or not fault
+        well_since_s = None if fault else well_since_s or now_s
+        failed_since_s = (failed_since_s or now_s) if fault and _is_failed(system, before) else None
+        if well_since_s is not None and now_s - well_since_s >= steady_s:
+            return ""
+        if now_s - started_s >= timeout_s or (failed_since_s is not None and now_s - failed_since_s >= steady_s):
             return fault or f"not steady for {steady_s:g} s"
         time.sleep(_POLL_S)
+
+
+def _is_failed(system: System, before: Health) -> bool:
+    return any(read_unit(system, name).active == "failed" for name in before.active_units)
 
 
 def restart_units(system: System, names: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,8 @@ def apply_package(system: System, path: Path, options: Options, tell: Tell) -> d
             folder = _build_release(system, verdict, report)
             outcome = _switch(system, verdict, folder, options, report)
         except BaseException as error:
-            if folder is None or journal.read_change(system) is None:
-                _forget_unfinished(system)
+            if journal.read_change(system) is None:
+                _forget_unfinished(system, folder)
             report.fail(error.message if isinstance(error, MeetingctlError) else f"stopped: {error!r}")
             raise
         return _end(system, verdict, outcome, options, report, has_new_packages=has_new_packages)
@@ -241,12 +241,12 @@ def _take_back(system: System, begun: Change, fault: str, report: Report, *, res
     )
 
 
-def _forget_unfinished(system: System) -> None:
+def _forget_unfinished(system: System, folder: Path | None) -> None:
     """Remove the release that did not become one; what cannot be removed now is removed by the next job."""
-    try:
+    with suppress(OSError):
         releases.tidy_releases(system)
-    except OSError:
-        return
+        if folder is not None and folder.exists() and folder.name != releases.current_name(system):
+            releases.remove_release(folder)
 
 
 def _end(

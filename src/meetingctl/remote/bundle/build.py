@@ -19,7 +19,8 @@ from typing import Any
 from meetingctl import __version__
 from meetingctl.core import layout
 from meetingctl.core.errors import InvalidInput, MeetingctlError, NotFound
-from meetingctl.core.update_archive import MANIFEST_NAME, PAYLOAD
+from meetingctl.core.paths import read_small_text
+from meetingctl.core.update_archive import MANIFEST_NAME, PAYLOAD, SIGNATURE_NAME
 from meetingctl.core.update_package import (
     PROGRAM_PREFIX,
     ListedFile,
@@ -36,7 +37,11 @@ from meetingctl.remote.bundle.wheels import Pip, collect_wheels, fetch_pip
 RESTARTED_UNITS = tuple(unit for unit in layout.UNITS if unit != layout.RECOVERY_UNIT)
 _COMMAND = f'#!/bin/sh\nexec {layout.PROGRAM} "$@"\n'
 _COMMAND_PATH = "usr/local/bin/meetingctl"
+_KEY_HINT = "openssl genpkey -algorithm ed25519 -out FILE"
 _DATA_FOLDER = "share/meetingctl/packaging"
+
+
+Sign = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +99,14 @@ def build_bundle(
     *,
     env: Mapping[str, str],
     pip_options: Sequence[str] = (),
+    key: Path | None = None,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Build the package into the folder `out` and return its facts. Raises: InvalidInput, MeetingctlError."""
+    """Build the package into the folder `out`, signed with the private key of a file, and return its facts.
+
+    Raises: InvalidInput, MeetingctlError.
+    """
+    sign = read_signing_key(key) if key is not None else None
     pip = Pip({**env, "SOURCE_DATE_EPOCH": str(recipe.created_s)}, pip_options)
     with tempfile.TemporaryDirectory(prefix="meetingctl-bundle-") as name:
         payload = Path(name, PAYLOAD)
@@ -116,7 +126,7 @@ def build_bundle(
         out.mkdir(parents=True, exist_ok=True)
         path = out / recipe.file_name
         tell(f"packing {path.name}")
-        pack(payload, recipe, path)
+        pack(payload, recipe, path, sign)
     return _facts(path, recipe, needed)
 
 
@@ -130,7 +140,21 @@ def write_requirements(wheels: Iterable[Wheel], closure: Closure) -> str:
     return "".join(lines)
 
 
-def pack(payload: Path, recipe: Recipe, path: Path) -> None:
+def read_signing_key(path: Path) -> Sign:
+    """Return what signs with an ed25519 private key in PEM. Raises: InvalidInput."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(read_small_text(path).encode(), password=None)
+    except (OSError, ValueError, TypeError) as exc:
+        raise InvalidInput(f"{path}: no readable private key: {exc}", hint=_KEY_HINT) from exc
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InvalidInput(f"{path}: not an ed25519 key", hint=_KEY_HINT)
+    return key.sign
+
+
+def pack(payload: Path, recipe: Recipe, path: Path, sign: Sign | None = None) -> None:
     """Write the archive; the same files, recipe and time make the same bytes."""
     files = {file.relative_to(payload).as_posix(): file for file in payload.rglob("*") if file.is_file()}
     manifest = UpdateManifest(
@@ -150,6 +174,8 @@ def pack(payload: Path, recipe: Recipe, path: Path) -> None:
             tarfile.open(mode="w", fileobj=packed, format=tarfile.PAX_FORMAT) as archive,
         ):
             _add(archive, MANIFEST_NAME, io.BytesIO(manifest.to_bytes()), recipe, 0o644)
+            if sign is not None:
+                _add(archive, SIGNATURE_NAME, io.BytesIO(sign(manifest.to_bytes())), recipe, 0o644)
             for name in sorted(files):
                 mode = 0o755 if files[name].stat().st_mode & 0o100 else 0o644
                 with files[name].open("rb") as file:
