@@ -1,6 +1,7 @@
 """The everyday commands through the tunnel and an agent, against OpenSSH's server."""
 
 import json
+from unittest.mock import ANY
 
 import pytest
 
@@ -42,3 +43,10 @@ def test_facts_logs_and_checks_of_a_device_of_the_fleet(world, tmp_path):
     assert [row["ok"] for row in checks] == [True, True, True], checks
     rtsp = operate(world, "smoke", world.key, "--only", "rtsp", code=1)[0]
     assert rtsp["checks"][0]["ok"] is False
+
+
+def test_a_device_is_looked_at_before_an_installation(world, tmp_path):
+    looked = operate(world, "install", world.key, "--check-only")
+    assert (looked["route"]["way"], looked["device"]["arch"], looked["obstacles"]) == ("tunnel", ANY, ANY)
+    assert looked["device"]["uptime_s"] > 0
+    assert (looked["steps"], looked["changed"], looked["log"]) == ([], False, None)
