@@ -14,6 +14,7 @@ from meetingctl.device.onvif.auth import REALM, Caller, Credentials, Denied, Gat
 from meetingctl.device.onvif.dispatch import TABLE
 from meetingctl.device.onvif.replay import UsedCounts, UsedTokens
 from meetingctl.device.onvif.soap import NAMESPACES
+from meetingctl.device.onvif.sparing import Sparing
 from meetingctl.device.rtsp.auth import Login, answer_challenge, choose_challenge, parse_challenges
 
 from .conftest import Device
@@ -243,6 +244,12 @@ def test_parameters_are_read_as_they_are_written() -> None:
     shown = read_parameters(' username="a \\"b, c", NC=00000001 ,qop = auth,uri="/x?y=1"')
     assert shown == {"username": 'a "b, c', "nc": "00000001", "qop": "auth", "uri": "/x?y=1"}
     assert read_parameters("nc=1, nc=2") == {}
+
+
+def test_the_log_is_not_filled_by_strangers() -> None:
+    sparing = Sparing()
+    assert [sparing.should_tell("10.0.0.9", now_s) for now_s in (0.0, 59.0, 60.0)] == [True, False, True]
+    assert sum(sparing.should_tell(f"10.1.{number >> 8}.{number & 255}", 61.0) for number in range(9000)) == 29
 
 
 def test_the_locked_are_not_freed_by_other_addresses() -> None:

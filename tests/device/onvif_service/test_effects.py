@@ -333,9 +333,10 @@ def test_no_fault_tells_where_files_lie(device: Device, caplog: pytest.LogCaptur
 
 
 class Drip:
-    """A server that sends a byte now and then and never ends."""
+    """A server that begins an answer, then sends a byte now and then and never ends."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, begins: bytes = b"") -> None:
+        self.begins = begins
         self.server = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
         self.server.bind(str(path) if path else ("127.0.0.1", 0))
         self.server.listen()
@@ -348,6 +349,7 @@ class Drip:
         with contextlib.suppress(OSError):
             peer, _ = self.server.accept()
             with peer:
+                peer.sendall(self.begins)
                 while not self.ended.wait(0.05):
                     peer.sendall(b"H")
 
@@ -372,6 +374,26 @@ def test_one_deadline_for_a_whole_answer(device: Device, monkeypatch: pytest.Mon
     finally:
         at_socket.close()
         at_port.close()
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 90000\r\n", b""])
+def test_half_a_picture_is_none(device: Device, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    half = Drip(begins=b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\xff\xd8")
+    monkeypatch.setattr(imaging, "_PICTURE_TIMEOUT_S", 0.5)
+    device.more["stream"] = {"http_port": half.port}
+    try:
+        with pytest.raises(Unreachable):
+            device.effects.take_picture(device.facts)
+    finally:
+        half.close()
+
+
+def test_numbers_are_read_as_the_schema_spells_them(device: Device) -> None:
+    for written, is_right in (("5.0E1", True), ("1e2", True), ("1e9999", False), ("9e9", False), ("NaN", False)):
+        settings = f"<timg:ImagingSettings><tt:Brightness>{written}</tt:Brightness></timg:ImagingSettings>"
+        asked = f"<timg:VideoSourceToken>VideoSource</timg:VideoSourceToken>{settings}"
+        answer = device.call("timg:SetImagingSettings", asked)
+        assert subcodes(answer.body) == ([] if is_right else ["Sender", "InvalidArgs"]), written
 
 
 def test_a_csi_camera_has_its_own_names() -> None:

@@ -35,6 +35,7 @@ from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, RELAY_TOPIC, Message
 from meetingctl.device.onvif.relay import load_gpiod, open_relay
 from meetingctl.device.onvif.replay import UsedTokens
 from meetingctl.device.onvif.source import FactSource
+from meetingctl.device.onvif.sparing import Sparing
 from meetingctl.device.stream.control import ONVIF, ControlSocket
 from meetingctl.device.system import System
 
@@ -44,8 +45,6 @@ _PULL_TICK_S = 1.0
 _TELL_S = 4.0
 _CLOCK_PAUSE_S = 60.0
 _MOST_THREADS = 4
-_DENIED_LOG_S = 60.0
-_MOST_DENIED = 256
 _XML_WORDS = ("xml",)
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class OnvifDaemon:
         self._watchers = ThreadPoolExecutor(1, thread_name_prefix="watch")
         self._picture: asyncio.Task[bytes] | None = None
         self._namekeeper = NameKeeper(system, self._source)
-        self._denied: dict[str, float] = {}
+        self._sparing = Sparing()
         self._tells_motion = False
         self._login = ""
         self._port = 0
@@ -367,13 +366,9 @@ class OnvifDaemon:
             headers += [("WWW-Authenticate", text) for text in offered]
         if error.retry_after_s:
             headers.append(("Retry-After", str(error.retry_after_s)))
-        # Clients ask without a login first; that is no news, and one line a minute is enough for the rest.
-        if (not error.challenge or caller.authorization) and now_s - self._denied.get(
-            caller.address, 0
-        ) > _DENIED_LOG_S:
-            if len(self._denied) >= _MOST_DENIED:
-                self._denied.clear()
-            self._denied[caller.address] = now_s
+        # Clients ask without a login first; that is no news.
+        is_news = not error.challenge or bool(caller.authorization)
+        if is_news and self._sparing.should_tell(caller.address, self._loop.time()):
             log.warning("refused", extra={"address": caller.address, "reason": error.message})
         return HttpResponse(answer.status, answer.body, answer.type, tuple(headers))
 

@@ -18,6 +18,7 @@ from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.system import System
 
 _TIMEOUT_S = 5.0
+_PICTURE_TIMEOUT_S = 8.0
 _ANSWER_BYTES = 4 << 20  # a picture of 4K
 _AF_MANUAL, _AF_CONTINUOUS = 0, 2  # libcamera's AfModeEnum
 _V4L2_LINE = re.compile(r"^\s*([a-z0-9_]+) 0x[0-9a-f]+ \((int|bool|menu)\)\s*:\s*(.*)$", re.MULTILINE)
@@ -136,9 +137,9 @@ def write_controls(system: System, facts: Facts, camera: Camera, planned: Mappin
         raise MeetingctlError(f"v4l2-ctl failed with code {ran.code}: {' '.join(ran.err.split())[:200]}")
 
 
-def take_picture(facts: Facts, *, timeout_s: float = 8.0) -> bytes:
+def take_picture(facts: Facts) -> bytes:
     """Return a JPEG from the stream daemon. Raises: MeetingctlError."""
-    return _ask(facts, "GET", "/snapshot.jpg", None, timeout_s)
+    return _ask(facts, "GET", "/snapshot.jpg", None, _PICTURE_TIMEOUT_S)
 
 
 def _typed(camera: Camera, planned: Mapping[str, float]) -> dict[str, float | int]:
@@ -179,6 +180,8 @@ def _ask(facts: Facts, method: str, path: str, body: bytes | None, timeout_s: fl
         raise Unreachable("the stream daemon does not answer", hint="systemctl status rpi-av-rtsp-recorder") from exc
     finally:
         connection.close()
+    if answer.length != 0:  # the rest never came
+        raise Unreachable("the stream daemon did not finish its answer", hint="systemctl status rpi-av-rtsp-recorder")
     if answer.status != 200 or len(content) > _ANSWER_BYTES:
         raise MeetingctlError(f"the stream daemon answered {answer.status} with {len(content)} bytes to {path}")
     return content

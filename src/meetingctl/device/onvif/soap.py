@@ -42,6 +42,8 @@ NAMESPACES = {
 }
 LONGEST_BODY_BYTES = 64 * 1024
 _MOST_ELEMENTS = 2000
+_NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.[0-9]{0,9})?([eE][+-]?[0-9]{1,2})?")
+_GREATEST = 1e9
 _DEEPEST = 32
 _SHOWN = {prefix: uri for prefix, uri in NAMESPACES.items() if prefix not in {"xml", "wsse", "wsu", "d", "a", "dn"}}
 _UNDERSTOOD = frozenset({NAMESPACES["wsse"], NAMESPACES["wsa"], "http://schemas.xmlsoap.org/ws/2004/08/addressing"})
@@ -169,7 +171,7 @@ def number(element: Element, path: str, default: float | None = None) -> float:
     written = text(element, path, None if default is None else "")
     if not written and default is not None:
         return default
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}(\.[0-9]{0,9})?", written):
+    if not _NUMBER.fullmatch(written) or abs(float(written)) > _GREATEST:
         raise invalid_args(f"{path.rpartition(':')[2]} is no number")
     return float(written)
 
@@ -177,7 +179,7 @@ def number(element: Element, path: str, default: float | None = None) -> float:
 def integer(element: Element, path: str, default: int | None = None) -> int:
     """Return the whole number at a path. Raises: Fault."""
     value = number(element, path, default)
-    if value != int(value) or "." in text(element, path, ""):
+    if not text(element, path, "0").lstrip("+-").isdigit():
         raise invalid_args(f"{path.rpartition(':')[2]} is no whole number")
     return int(value)
 
