@@ -22,6 +22,7 @@ show)
     else
       echo LoadState=not-found; echo ActiveState=inactive; echo UnitFileState=
     fi
+    [ ! -e $S/$name.result ] || echo "Result=$(cat $S/$name.result)"
     echo SubState=some; echo NRestarts=3; echo
   done ;;
 start|restart)
@@ -42,6 +43,7 @@ case $1 in
 /proc/sys/kernel/random/boot_id) exec /bin/cat @STATE@/boot_id ;;
 /etc/rpi-cam/config.env) exec /bin/cat @STATE@/config.env ;;
 /etc/rpi-cam/onvif.conf) exec /bin/cat @STATE@/onvif.conf ;;
+/run/rpi-cam/recorder.json) exec /bin/cat @STATE@/recorder.json ;;
 esac
 exec /bin/cat "$@"
 """

@@ -52,6 +52,11 @@ def test_units(states, ok, words) -> None:
     assert words in finding.detail
 
 
+def test_a_unit_that_is_switched_off_need_not_run() -> None:
+    finding = judge_units([unit(STREAM), unit(RECORDER, "inactive")], {RECORDER})
+    assert (finding.ok, finding.detail) == (True, f"1 enabled, all active; switched off: {RECORDER}")
+
+
 @pytest.mark.parametrize(("free_mib", "ok"), [(501, True), (500, True), (499, False)])
 def test_disks(free_mib, ok) -> None:
     disks = [{"mount": "/", "free_bytes": 2**40}, {"mount": "/data", "free_bytes": free_mib * 2**20}]
@@ -175,6 +180,18 @@ def test_what_does_not_work_is_named(here, camera, machine, rtsp_port):
         "agent": "skipped",
         "heartbeat": "skipped",
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "result"), [('{"state": "off"}', "ok"), ('{"state": "stopped"}', "failed"), ("", "failed")]
+)
+def test_a_recorder_that_is_switched_off_is_no_fault(here, camera, machine, said, result):
+    machine.unit(STREAM)
+    machine.unit(RECORDER, "inactive")
+    machine.note(f"{RECORDER}.result", "success")
+    machine.note("recorder.json", said)
+    done = here("remote", "smoke", camera.target, "-i", str(camera.identity), "--only", "units")
+    assert f"units\t{result}" in done.out
 
 
 def test_one_of_two_devices_fails(here, camera, machine):

@@ -6,8 +6,9 @@ A check is a row of `CHECKS`; others join by a row of their own.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import asyncssh
 from meetingctl.client import FleetClient
 from meetingctl.core.clock import now_ms, parse_wire
 from meetingctl.core.errors import MeetingctlError, Unreachable, UsageError
-from meetingctl.core.layout import CACHE_DIR, ONVIF_UNIT, RECOVERY_UNIT, UNITS
+from meetingctl.core.layout import CACHE_DIR, ONVIF_UNIT, RECORDER_STATE_JSON, RECORDER_UNIT, RECOVERY_UNIT, UNITS
 from meetingctl.core.target import DeviceTarget
 from meetingctl.remote.parsers import parse_df, parse_number
 from meetingctl.remote.services import UnitState, read_states
@@ -66,8 +67,25 @@ class Round:
 
 
 async def check_units(round_: Round) -> Finding:
-    """Every unit that starts with the device is active."""
-    return judge_units(await read_states(round_.visit, UNITS))
+    """Every unit that starts with the device is active, or was switched off in its configuration and ended well."""
+    states = await read_states(round_.visit, UNITS)
+    ended = {state.unit for state in states if state.active == "inactive" and state.result == "success"}
+    off = set()
+    if RECORDER_UNIT in ended and await _is_recorder_off(round_.visit):
+        off.add(RECORDER_UNIT)
+    if ONVIF_UNIT in ended and round_.find_onvif is not None and await round_.find_onvif(round_.visit) is None:
+        off.add(ONVIF_UNIT)
+    return judge_units(states, off)
+
+
+async def _is_recorder_off(visit: Visit) -> bool:
+    """Say whether the recorder itself tells that RECORD_ENABLE is no."""
+    answer = await visit.answer(f"cat {RECORDER_STATE_JSON}")
+    try:
+        state = json.loads(answer.stdout)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(state, dict) and state.get("state") == "off"
 
 
 async def check_disk(round_: Round) -> Finding:
@@ -170,10 +188,10 @@ async def run_checks(round_: Round, names: Sequence[str]) -> list[dict[str, Any]
     return rows
 
 
-def judge_units(states: Sequence[UnitState]) -> Finding:
-    """Pure. A unit that is not enabled may be off; whole words are compared."""
+def judge_units(states: Sequence[UnitState], off: Collection[str] = ()) -> Finding:
+    """Pure. A unit that is not enabled, or one of `off`, need not run; whole words are compared."""
     installed = [state for state in states if state.is_installed and state.unit != RECOVERY_UNIT]
-    wanted = [state for state in installed if state.is_enabled]
+    wanted = [state for state in installed if state.is_enabled and state.unit not in off]
     if not installed:
         return Finding(False, "none of our units is installed")
     wrong = [f"{state.unit} is {state.active or 'unknown'}" for state in wanted if not state.is_active]
@@ -181,7 +199,8 @@ def judge_units(states: Sequence[UnitState]) -> Finding:
         return Finding(False, ", ".join(wrong))
     if not wanted:
         return Finding(False, "none of our units is enabled")
-    return Finding(True, f"{len(wanted)} enabled, all active")
+    more = f"; switched off: {', '.join(sorted(off))}" if off else ""
+    return Finding(True, f"{len(wanted)} enabled, all active{more}")
 
 
 def judge_disks(disks: Sequence[Mapping[str, Any]]) -> Finding:
