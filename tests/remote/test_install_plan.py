@@ -15,10 +15,11 @@ from meetingctl.device.config.envfile import parse_env, update_env
 from meetingctl.remote.recipes import meeting
 from meetingctl.remote.recipes.bundle import Bundle, misfits
 from meetingctl.remote.recipes.facts import InstallFacts, parse_install_facts
-from meetingctl.remote.recipes.install import judge_heartbeat
+from meetingctl.remote.recipes.install import is_off_by_choice, judge_heartbeat
 from meetingctl.remote.recipes.meeting import EnvSyntax, Membership
 from meetingctl.remote.recipes.plan import Wishes, find_obstacles, plan_install, refuse_unfit
 from meetingctl.remote.recipes.unit import UnitFacts, parse_unit, start_line
+from meetingctl.remote.services import UnitState
 
 CASES = sorted((Path(__file__).parents[1] / "data/plan/remote_install").glob("*.json"))
 SYNTAX = EnvSyntax(
@@ -177,6 +178,14 @@ def test_the_unit() -> None:
     assert UnitFacts("active", "running").is_running
     assert UnitFacts("active", "exited", "success", 0).is_good
     assert "'a b'" in start_line("x", ["echo", "a b"])
+
+
+def test_a_recorder_that_is_to_be_off_is_well() -> None:
+    off = UnitState("rtsp-recorder", "loaded", "inactive", "dead", "enabled", "success")
+    assert is_off_by_choice(off)
+    assert not is_off_by_choice(replace(off, result="exit-code"))
+    assert not is_off_by_choice(replace(off, unit="rpi-av-rtsp-recorder"))
+    assert not is_off_by_choice(replace(off, active="activating"))
 
 
 @pytest.mark.parametrize(

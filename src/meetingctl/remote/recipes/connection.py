@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import fabric
 import paramiko
+from paramiko.ssh_exception import NoValidConnectionsError
 
 from meetingctl.core.errors import AuthError, ConfigError, MeetingctlError, TransportLost, Unreachable
 from meetingctl.core.sshkey import PublicKey
@@ -110,7 +111,13 @@ def _log_in(connection: fabric.Connection, target: Target, route: Route, login: 
     except TimeoutError as exc:
         raise Unreachable(f"{target}: no SSH login at {route} within {connect_s:g} s") from exc
     except (OSError, EOFError, paramiko.SSHException) as exc:
-        raise Unreachable(f"{target}: no SSH login at {route}: {exc or type(exc).__name__}") from exc
+        raise Unreachable(f"{target}: no SSH login at {route}: {_reason(exc)}") from exc
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, NoValidConnectionsError):
+        error = next(iter(error.errors.values()), error)
+    return str(getattr(error, "strerror", None) or error or type(error).__name__).lower()
 
 
 def _watch(connection: fabric.Connection, target: Target) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meetingctl.core.errors import MeetingctlError, TransportLost, Unreachable
-from meetingctl.core.layout import UNITS
+from meetingctl.core.layout import ONVIF_UNIT, RECORDER_UNIT, UNITS
 from meetingctl.core.plan import Step, as_rows
 from meetingctl.remote.recipes.facts import InstallFacts
 from meetingctl.remote.recipes.link import Link
@@ -18,7 +18,7 @@ from meetingctl.remote.recipes.plan import plan_install, refuse_unfit
 from meetingctl.remote.recipes.session import Session
 from meetingctl.remote.recipes.steps import PERCENTS, Job, carry_out, follow_to_end
 from meetingctl.remote.recipes.unit import UNIT
-from meetingctl.remote.services import parse_states, show_line
+from meetingctl.remote.services import UnitState, parse_states, show_line
 from meetingctl.remote.smoke import judge_units
 
 # After these the device is asked again what is left: they change more than they are named after.
@@ -215,7 +215,8 @@ class Installer:
     def _check_units(self, link: Link) -> dict[str, Any]:
         until_s = min(time.monotonic() + UNITS_S, self.session.until_s)
         while True:
-            finding = judge_units(parse_states(UNITS, link.ask(show_line(UNITS))))
+            states = parse_states(UNITS, link.ask(show_line(UNITS)))
+            finding = judge_units([state for state in states if not is_off_by_choice(state)])
             if finding.ok or time.monotonic() + _POLL_S > until_s:
                 return {"check": "units", "ok": finding.ok, "detail": finding.detail}
             time.sleep(_POLL_S)
@@ -230,6 +231,11 @@ class Installer:
             if ok or time.monotonic() + _POLL_S > until_s:
                 return {"check": "heartbeat", "ok": ok, "detail": detail}
             time.sleep(_POLL_S)
+
+
+def is_off_by_choice(state: UnitState) -> bool:
+    """Say whether a unit ended well by itself, as the recorder and ONVIF do when the configuration says no. Pure."""
+    return state.unit in {RECORDER_UNIT, ONVIF_UNIT} and state.active == "inactive" and state.result == "success"
 
 
 def judge_heartbeat(device: Mapping[str, Any], address: str | None, before: object = None) -> tuple[bool, str]:

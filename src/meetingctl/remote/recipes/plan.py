@@ -151,7 +151,7 @@ def _plan_reboot(facts: InstallFacts, steps: list[Step]) -> Iterator[Step]:
     if changed := [step.on for step in steps if asks_for_reboot(step)]:
         yield Step("reboot", facts.hostname or "the device", f"{changed[0]} is new")
     elif facts.wants_reboot:
-        yield Step("reboot", facts.hostname or "the device", "an earlier run was to end with it")
+        yield Step("reboot", facts.hostname or "the device", "what was changed asks for it")
 
 
 def asks_for_reboot(step: Step) -> bool:
