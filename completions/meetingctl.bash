@@ -196,7 +196,7 @@ _meetingctl_options() {
     'fleet webhooks redeliver') words='--dry-run -h --help' ;;
     'fleet webhooks ping') words='--wait --dry-run -h --help' ;;
     'builder') words='-h --help' ;;
-    'builder bundle') words='--out --release-version --python --arch --require-package --restart --reboot --allow-reapply --wheel --find-links --no-index --dry-run -h --help' ;;
+    'builder bundle') words='--out --release-version --python --arch --require-package --restart --reboot --allow-reapply --wheel --sign --find-links --no-index --dry-run -h --help' ;;
     'builder start') words='--version --manifest --notes --dry-run -h --help' ;;
     'builder upload') words='--type --dry-run -h --help' ;;
     'builder manifest') words='--dry-run -h --help' ;;
@@ -859,6 +859,7 @@ _meetingctl_value_kind() {
     'builder bundle|--require-package') kind='' ;;
     'builder bundle|--restart') kind='' ;;
     'builder bundle|--wheel') kind='@files' ;;
+    'builder bundle|--sign') kind='' ;;
     'builder bundle|--find-links') kind='@files' ;;
     'builder start|--version') kind='' ;;
     'builder start|--manifest') kind='@files' ;;

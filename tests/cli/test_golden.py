@@ -152,6 +152,7 @@ STORY: list[tuple[str, str, str]] = [
 
 # Daemons, texts that other files hold, and commands whose own area tests their JSON.
 ELSEWHERE = {
+    "builder bundle",
     "doctor",
     "serve api",
     "serve all",

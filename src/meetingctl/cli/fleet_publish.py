@@ -57,10 +57,12 @@ def publish_release(
 ) -> None:
     """Publish a release: an archive with a manifest, which never changes after that.
 
-    Publishing the same bytes again is fine. Without --manifest one is made from the options.
+    Publishing the same bytes again is fine. Without --manifest one is made from the options. The version of an update
+    package of a camera, as `builder bundle` makes it, is read from the package.
 
     Examples:
       meetingctl fleet publish app.tar.gz --type rpicam --distribution trixie --release-version 1.4.0
+      meetingctl fleet publish rpi-cam-update_1.4.0_20261121_101500.tar.gz --type rpicam --distribution trixie
       meetingctl fleet publish app.tar.gz --manifest manifest.json --signature manifest.sig
       meetingctl fleet publish app.zip --type rpicam --distribution trixie --release-version 2 --dry-run
     """
@@ -76,6 +78,7 @@ def publish_release(
             run.refuse("--manifest says it all", hint="leave out --type, --distribution, --release-version and --notes")
         content = Path(manifest).read_bytes()
     else:
+        version = version if version is not None else _packaged_version(path)
         if device_type is None or distribution is None or version is None:
             run.refuse("a release needs --type, --distribution and --release-version, or --manifest")
         content = _make_manifest(path, device_type, distribution, version, notes)
@@ -88,6 +91,23 @@ def publish_release(
     with run.open_client() as client:
         reply = client.releases.publish(named, manifest=content, archive=path, signature=sealed, notes=facts.notes)
     run.out.record({key: value for key, value in reply.items() if key != "ok"})
+
+
+def _packaged_version(path: Path) -> str | None:
+    """Return the version of an update package; None for another archive. Raises: InvalidInput for a broken package."""
+    from meetingctl.core.errors import InvalidInput
+    from meetingctl.core.update_archive import MANIFEST_NAME
+    from meetingctl.core.update_package import read_package
+
+    try:
+        package = read_package(path)
+    except InvalidInput as error:
+        if error.message == f"{path.name}: no {MANIFEST_NAME}" or not path.name.startswith("rpi-cam-update_"):
+            return None
+        raise
+    if package.problems:
+        raise InvalidInput(f"{path.name}: {package.problems[0]}", hint="meetingctl builder bundle")
+    return package.version
 
 
 def _make_manifest(path: Path, device_type: str, distribution: str, version: str, notes: str) -> bytes:

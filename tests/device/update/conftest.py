@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import ensurepip
 import hashlib
 import json
 import os
 import shutil
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from meetingctl.device.system import System
 from meetingctl.device.update.releases import Info, point_to, write_info
 from meetingctl.remote.bundle import Platform, Recipe
 from meetingctl.remote.bundle.build import pack
+from wheels import find_pip_wheel, write_wheel
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -117,7 +115,8 @@ class Camera:
         payload = self.packages / version / "payload"
         web = payload / "opt/rpi-cam-webmanager"
         (web / "wheels").mkdir(parents=True)
-        wheel = write_wheel(web / "wheels", _PROGRAM.format(version=version, state=str(self.state)))
+        program = _PROGRAM.format(version=version, state=str(self.state))
+        wheel = write_wheel(web / "wheels", "meetingctl", {"meetingctl.py": program})
         shutil.copy(find_pip_wheel(), web / "wheels")
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
         (web / "requirements.txt").write_text(f"meetingctl==1 --hash=sha256:{digest}\n")
@@ -135,32 +134,6 @@ class Camera:
         path = self.packages / f"rpi-cam-update_{version}.tar.gz"
         pack(payload, Recipe(Platform("3.13", "amd64"), version, **recipe), path)  # type: ignore[arg-type]
         return path
-
-
-def find_pip_wheel() -> Path:
-    """Return the wheel of pip that this Python or the distribution brings along."""
-    folders = (Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels"))
-    return next(path for folder in folders for path in folder.glob("pip-*.whl"))
-
-
-def write_wheel(folder: Path, program: str) -> Path:
-    """Write a wheel of one module with the command `meetingctl`."""
-    files = {
-        "meetingctl.py": program,
-        "meetingctl-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: meetingctl\nVersion: 1\n",
-        "meetingctl-1.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "meetingctl-1.dist-info/entry_points.txt": "[console_scripts]\nmeetingctl = meetingctl:main\n",
-    }
-    lines = []
-    for name, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        lines.append(f"{name},sha256={digest},{len(text.encode())}\n")
-    path = folder / "meetingctl-1-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-        archive.writestr("meetingctl-1.dist-info/RECORD", "".join(lines) + "meetingctl-1.dist-info/RECORD,,\n")
-    return path
 
 
 @pytest.fixture

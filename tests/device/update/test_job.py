@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from meetingctl.device.update import releases
 from meetingctl.device.update.check import judge_package
 from meetingctl.device.update.job import Options, apply_package, find_unfinished, roll_back, settle_device
 from meetingctl.device.update.status import read_status
+from meetingctl.remote.bundle import Platform, Recipe
+from meetingctl.remote.bundle.build import pack, read_signing_key
 
 from .conftest import Camera
 
@@ -199,14 +202,24 @@ class TestRefusals:
         with pytest.raises(NotFound, match="no former version"):
             roll_back(camera.system, lambda _: None)
 
+    def test_only_what_the_configured_key_signed(self, camera: Camera, require_program: Callable[..., str]) -> None:
+        require_program("openssl")
+        key, public = camera.packages / "key.pem", camera.path(layout.UPDATE_KEY)
+        for words in (["genpkey", "-algorithm", "ed25519", "-out", str(key)], ["pkey", "-in", str(key), "-pubout"]):
+            public.write_text(camera.system.run("openssl", *words, timeout_s=20).out)
+        path = camera.package("1.0.0")
+        payload, recipe = camera.packages / "1.0.0/payload", Recipe(Platform("3.13", "amd64"), "1.0.0")
+        assert "not signed" in judge_package(camera.system, path).findings.errors[0]
+        pack(payload, recipe, path, read_signing_key(key))
+        assert judge_package(camera.system, path).findings.errors == ()
+        pack(payload, recipe, path, lambda _: bytes(64))
+        assert "not by the key" in judge_package(camera.system, path).findings.errors[0]
+
     def test_a_wheel_that_is_not_the_pinned_one(self, camera: Camera) -> None:
         package = camera.package("1.0.0")
         payload = camera.packages / "1.0.0/payload"
         pinned = payload / "opt/rpi-cam-webmanager/requirements.txt"
         pinned.write_text(pinned.read_text()[:-3] + "0\n")
-        from meetingctl.remote.bundle import Platform, Recipe
-        from meetingctl.remote.bundle.build import pack
-
         pack(payload, Recipe(Platform("3.13", "amd64"), "1.0.0"), package)
         with pytest.raises(MeetingctlError, match="install failed"):
             apply(camera, package)
