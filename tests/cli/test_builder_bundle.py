@@ -101,7 +101,7 @@ def test_a_release_takes_the_version_of_its_package(cli: Cli, tmp_path: Path) ->
     pack(payload, Recipe(Platform("3.13", "arm64"), "2.5"), path)
     options = ["--type", "rpicam", "--distribution", "trixie", "--dry-run", "--json"]
     plan = cli("fleet", "publish", str(path), *options)
-    assert plan.json["target"] == "rpicam/trixie/2.5" if "target" in plan.json else "2.5" in plan.out
+    assert plan.json["object"] == "rpicam/trixie/2.5"
     path.write_bytes(path.read_bytes()[:-200])
     assert cli("fleet", "publish", str(path), *options).code == 2
 

@@ -26,7 +26,7 @@ PROGRAM_PATH = "usr/local/bin/rtsp_recorder.sh"
 FILES = {VERSION_PATH: b"2.33.0\n", PROGRAM_PATH: b"#!/bin/sh\n"}
 
 
-def manifest(files: dict[str, bytes], **changes: Any) -> dict[str, Any]:
+def manifest(files: dict[str, bytes], /, **changes: Any) -> dict[str, Any]:
     listed = [
         {"path": path, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for path, content in files.items()

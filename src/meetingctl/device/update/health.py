@@ -21,6 +21,7 @@ _PROBE_TIMEOUT_S = 5.0
 _ASK_TIMEOUT_S = 10.0
 # The web page shows the update, and the agent carries the connection that watches it.
 _LAST_UNITS = (layout.TUNNEL_AGENT_UNIT, layout.WEB_UNIT)
+_UNITS_WITHOUT_SETTINGS = (layout.STREAM_UNIT, layout.WATCHDOG_UNIT, layout.WEB_UNIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Health:
 
     active_units: tuple[str, ...] = ()
     has_stream: bool = False
+
+    def without_settings(self) -> Health:
+        """Return what must still work with an empty configuration, which switches daemons off and the camera over."""
+        return Health(tuple(name for name in self.active_units if name in _UNITS_WITHOUT_SETTINGS))
 
 
 def is_booted(system: System) -> bool:

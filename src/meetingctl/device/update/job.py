@@ -206,7 +206,7 @@ def _switch(system: System, verdict: Verdict, folder: Path, options: Options, re
     begun = Change(
         origin,
         folder.name,
-        health=before,
+        health=before.without_settings() if options.reset_settings else before,
         restart=tuple(name for name in wanted if name in before.active_units),
         settings_backup=f"{layout.CONFIG_DIR}.backup_update_{stamp}" if options.reset_settings else "",
     )
