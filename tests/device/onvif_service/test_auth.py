@@ -18,6 +18,7 @@ from meetingctl.device.onvif.sparing import Sparing
 from meetingctl.device.rtsp.auth import Login, answer_challenge, choose_challenge, parse_challenges
 
 from .conftest import Device
+from .live import free_udp_port, running
 from .schemas import request, subcodes
 
 USER, PASSWORD = "admin", 'p"a$s wörd'
@@ -191,6 +192,28 @@ def test_a_used_token_stays_used_after_a_restart(tmp_path: Path) -> None:
         third.keep_in(path)
         assert third.take("three", NOW_S, NOW_S)
         third.close()
+
+
+def test_a_killed_service_remembers_the_tokens(tmp_path: Path) -> None:
+    with running(tmp_path, RTSP_USER=USER, RTSP_PASSWORD="secret") as daemon:
+        body = request("trt:GetProfiles", user=USER, password="secret")
+        assert daemon.post(body)[0] == 200
+        assert daemon.process is not None
+        daemon.process.kill()
+        daemon.process.wait()
+        daemon.log_path.unlink()
+        daemon.start(f"--discovery-port={free_udp_port()}")
+        assert daemon.post(body)[0] == 400
+
+
+def test_a_user_with_letters_of_other_languages() -> None:
+    login = Credentials("Jörg", Secret("p"))
+    gate = Gate()
+    challenge = choose_challenge(parse_challenges(gate.challenges(stale=False, now_s=NOW_S)))
+    assert challenge is not None
+    header = answer_challenge(challenge, Login("Jörg", Secret("p")), "POST", "/", cnonce="abc")
+    on_the_wire = header.encode().decode("latin-1")
+    assert gate.check_call("ACT", login, Caller("a", "POST", "/", on_the_wire), None, now_s=NOW_S)
 
 
 def test_what_was_forgotten_counts_as_used() -> None:

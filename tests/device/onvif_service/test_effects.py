@@ -25,8 +25,17 @@ from meetingctl.device.onvif.encoder import MAIN_TOKEN, SUB_TOKEN, Encoding, cho
 from meetingctl.device.onvif.facts import UNPROVISIONED, read_stream
 from meetingctl.device.onvif.fault import Fault
 from meetingctl.device.onvif.imaging import parse_csi, plan_controls
+from meetingctl.device.onvif.itemfilter import parse_filter
 from meetingctl.device.onvif.local import answer_line
-from meetingctl.device.onvif.pullpoint import MOTION_TOPIC, RELAY_TOPIC, Message, PullPoints, duration_s, read_end
+from meetingctl.device.onvif.pullpoint import (
+    ITEM_FILTER_DIALECT,
+    MOTION_TOPIC,
+    RELAY_TOPIC,
+    Message,
+    PullPoints,
+    duration_s,
+    read_end,
+)
 from meetingctl.device.onvif.relay import Relay, open_relay, refusal
 from meetingctl.device.onvif.source import FactSource
 from meetingctl.device.stream.control import ControlSocket, ask_daemon
@@ -480,12 +489,14 @@ def test_subscriptions_that_nobody_pulls_any_more_make_room() -> None:
     assert [point.is_ended for point in old[:3]] == [False, True, False]
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("PT0S", 0), ("PT1M", 60), ("P1DT2H3M4.5S", 93784.5), ("PT0.5S", 0.5)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("PT0S", 0), ("PT1M", 60), ("P1DT2H3M4.5S", 93784.5), ("P1Y2M", 425 * 86400), ("PT0.5S", 0.5)]
+)
 def test_durations(text: str, seconds: float) -> None:
     assert duration_s(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "P", "PT", "1", "-PT1S", "PT1", "P1Y", "PT" + "9" * 400 + "S"])
+@pytest.mark.parametrize("text", ["", "P", "PT", "1", "-PT1S", "PT1", "P1.5Y", "PT" + "9" * 400 + "S"])
 def test_no_durations(text: str) -> None:
     with pytest.raises(Fault):
         duration_s(text)
@@ -515,6 +526,64 @@ def test_filters_are_understood_or_refused(device: Device, expression: str, dial
     topic = f'<tev:Filter><wsnt:TopicExpression Dialect="{dialect}">{expression}</wsnt:TopicExpression></tev:Filter>'
     codes = subcodes(device.call("tev:CreatePullPointSubscription", topic).body)
     assert codes == ([] if is_right else ["Sender", "InvalidFilterFault"])
+
+
+def simple(name: str, value: str) -> str:
+    return f'boolean(//tt:SimpleItem[@Name="{name}" and @Value="{value}"])'
+
+
+ITEMS = (("RelayToken", "R1"), ("LogicalState", "active"))
+
+
+@pytest.mark.parametrize(
+    ("expression", "is_let_through"),
+    [
+        (simple("LogicalState", "active"), True),
+        (simple("LogicalState", "inactive"), False),
+        (simple("RelayToken", "R1") + " and " + simple("LogicalState", "inactive"), False),
+        (simple("RelayToken", "R2") + " or " + simple("LogicalState", "active"), True),
+        (f"not ({simple('RelayToken', 'R1')}) or ({simple('RelayToken', 'R1')})", True),
+        ("boolean(//tt:SimpleItem[not(@Name='RelayToken') and @Value='active'])", True),
+        ('boolean(//tt:ElementItem[@Name="LogicalState"])', False),
+    ],
+)
+def test_content_filters(expression: str, is_let_through: bool) -> None:
+    assert parse_filter(expression)(ITEMS) is is_let_through
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["", "true()", "//tt:SimpleItem", simple("a", "b") + ")", "boolean(//*)", "(" * 500, "not " * 100, "count(//a)>1",
+     "boolean(//tt:SimpleItem[@Other='x'])", simple("a", "b") * 2, simple("a", "b" * 2000)],
+)  # fmt: skip
+def test_other_expressions_are_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match=r"missing|understood|long|brackets|behind"):
+        parse_filter(expression)
+
+
+def test_a_subscription_with_a_content_filter(device: Device) -> None:
+    device.more["has_relay"] = True
+    expression = simple("LogicalState", "active").replace('"', "&quot;")
+    content = f'<wsnt:MessageContent Dialect="{ITEM_FILTER_DIALECT}">{expression}</wsnt:MessageContent>'
+    inner = f"<tev:Filter>{content}</tev:Filter>"
+    created = check_response(device.call("tev:CreatePullPointSubscription", inner).body)
+    point = device.points.find(created.findtext(".//{*}Address").rpartition("/")[2], now_s=time.time())
+    for value in ("inactive", "active"):
+        device.points.publish(message(value))
+    assert [item.data[1] for item in point.take(9)] == ["active"]
+    assert subcodes(device.call("tev:CreatePullPointSubscription", inner.replace("boolean", "exec")).body)[-1] == (
+        "InvalidFilterFault"
+    )
+
+
+def test_faults_relate_to_what_they_refuse(device: Device) -> None:
+    header = "<wsa:MessageID>urn:uuid:7</wsa:MessageID>"
+    for operation in ("tev:PullMessages", "wsnt:Renew", "tev:Nothing", "tds:SetDNS"):
+        body = device.call(operation, header=header).body
+        assert b"<wsa:RelatesTo>urn:uuid:7</wsa:RelatesTo>" in body, operation
+    path = check_response(device.call("tev:CreatePullPointSubscription").body).findtext(".//{*}Address")
+    renew = device.call("wsnt:Renew", "<wsnt:TerminationTime>junk</wsnt:TerminationTime>", path=path[20:])
+    assert subcodes(renew.body)[-1] == "UnacceptableTerminationTimeFault"
 
 
 # The name.

@@ -43,7 +43,7 @@ def test_it_is_complete() -> None:
 
 def test_it_is_there_only_behind_its_switch(device: Device, media2: Device) -> None:
     assert "tr2" in services_of(media2.facts)
-    assert b"Profile/T" in media2.call("tds:GetScopes").body
+    assert b"Profile/T" not in media2.call("tds:GetScopes").body
     device.system.write("/etc/rpi-cam/onvif.conf", "{}")
     assert "tr2" not in services_of(device.facts)
     assert subcodes(device.call("tr2:GetProfiles").body) == ["Receiver", "ActionNotSupported"]
@@ -69,6 +69,16 @@ def test_profiles_are_fixed(media2: Device) -> None:
     deleted = media2.call("tr2:DeleteProfile", "<tr2:Token>MainProfile</tr2:Token>")
     assert subcodes(deleted.body)[-1] == "DeletionOfFixedProfile"
     assert subcodes(media2.call("tr2:RemoveConfiguration", PROFILE).body)[-1] == "ActionNotSupported"
+
+
+def test_adding_what_is_there_succeeds_and_nothing_else(media2: Device) -> None:
+    def codes(more: str) -> list[str]:
+        return subcodes(media2.call("tr2:AddConfiguration", PROFILE + more).body)
+
+    encoder = "<tr2:Configuration><tr2:Type>VideoEncoder</tr2:Type></tr2:Configuration>"
+    assert codes(encoder) == codes("<tr2:Name>Main</tr2:Name>") == []
+    assert codes("<tr2:Name>Mine</tr2:Name>")[-1] == "ActionNotSupported"
+    assert codes(encoder.replace("VideoEncoder", "Metadata"))[-1] == "NoConfig"
 
 
 def test_what_is_set_is_read_back_by_both_services(media2: Device) -> None:

@@ -27,14 +27,19 @@ def preferred_address(interfaces: Sequence[Interface], priority: Sequence[str]) 
     return "127.0.0.1"
 
 
-def address_for(local: str, interfaces: Sequence[Interface], priority: Sequence[str]) -> str:
-    """Return the address for a client that reached us at `local`: that one, unless it cannot be meant for others."""
+def address_for(
+    local: str, interfaces: Sequence[Interface], priority: Sequence[str], *, is_everywhere: bool = True
+) -> str:
+    """Return the address for a client that reached us at `local`: that one, unless it cannot be meant for others.
+
+    A client on this machine is told what others are, where we listen `is_everywhere`.
+    """
     try:
         parsed = ipaddress.ip_address(local.partition("%")[0])
     except ValueError:
         return preferred_address(interfaces, priority)
     parsed = getattr(parsed, "ipv4_mapped", None) or parsed
-    if parsed.is_unspecified or parsed.version == 6:
+    if parsed.is_unspecified or parsed.version == 6 or (parsed.is_loopback and is_everywhere):
         return preferred_address(interfaces, priority)
     return str(parsed)
 

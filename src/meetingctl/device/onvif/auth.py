@@ -82,7 +82,7 @@ class Gate:
     def __init__(self, used: UsedTokens | None = None) -> None:
         """`used` are the tokens that no longer count."""
         self._key = secrets.token_bytes(32)
-        self._used = used or UsedTokens(WINDOW_S)
+        self._used = UsedTokens(WINDOW_S) if used is None else used
         self._counts = UsedCounts()
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
@@ -160,7 +160,7 @@ class Gate:
             raise Denied("the sender is not authorized", challenge=True)
 
     def _check_digest(self, login: Credentials, caller: Caller, rest: str, now_s: float) -> bool:
-        given = read_parameters(rest)
+        given = read_parameters(_as_utf8(rest))
         algorithm = {"": "md5", "md5": "md5", "sha-256": "sha256"}.get(given.get("algorithm", "").lower())
         count = given.get("nc", "")
         if algorithm is None or given.get("qop") != "auth" or not re.fullmatch(r"[0-9a-fA-F]{8}", count):
@@ -213,6 +213,14 @@ class Gate:
             free = (item for item, (count, at_s) in self._failures.items() if at_s + lock_s(count) <= now_s)
             self._failures.pop(next(free, next(iter(self._failures))))
         self._failures[address] = (failures + 1, now_s)
+
+
+def _as_utf8(text: str) -> str:
+    """Read a header again, whose bytes were taken for Latin-1: names of users are UTF-8 in most clients."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 def read_parameters(rest: str) -> dict[str, str]:

@@ -46,6 +46,7 @@ _TELL_S = 4.0
 _CLOCK_PAUSE_S = 60.0
 _MOST_THREADS = 4
 _XML_WORDS = ("xml",)
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with what is asked for
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -303,7 +304,8 @@ class OnvifDaemon:
         ready: Ready | None = None
         try:
             facts = self._source.now()
-            host = address_for(request.local, facts.interfaces, facts.config.network_interface_priority)
+            priority, everywhere = facts.config.network_interface_priority, self._options.host in _EVERYWHERE
+            host = address_for(request.local, facts.interfaces, priority, is_everywhere=everywhere)
             ready = self._service.admit(request.body, caller, facts, host=host, port=request.port, now_s=time.time())
             result = await self._in_thread(ready.run) if ready.op.blocks else ready.run()
             node = await self._pull(result, request) if isinstance(result, Pull) else result

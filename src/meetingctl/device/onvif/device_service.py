@@ -27,7 +27,8 @@ def services_of(facts: Facts) -> tuple[str, ...]:
 def scopes_of(facts: Facts) -> list[str]:
     """Return the scopes: what we are, the board, the name; quoted, because recorders parse them as addresses."""
     name = quote(facts.name, safe="")
-    scopes = [
+    # Not Profile/T: we claim no conformance, and it would make metadata streams mandatory.
+    return [
         f"{_SCOPE}/Profile/Streaming",
         f"{_SCOPE}/type/video_encoder",
         f"{_SCOPE}/type/Network_Video_Transmitter",
@@ -35,7 +36,6 @@ def scopes_of(facts: Facts) -> list[str]:
         f"{_SCOPE}/name/{name}",
         f"{_SCOPE}/serial/{quote(facts.serial, safe='')}",
     ]
-    return [*scopes, f"{_SCOPE}/Profile/T"] if facts.conf.media2 else scopes
 
 
 def get_system_date_and_time(call: Call) -> Node:

@@ -78,6 +78,13 @@ class Service:
             # Clients on libcurl send an empty body first and wait to be asked for the login.
             self._gate.check_call("RS", facts.login, caller, None, now_s=now_s)
         request = parse_request(data)
+        try:
+            return self._admit(request, caller, facts, host=host, port=port, now_s=now_s)
+        except Fault as fault:
+            fault.relates_to = request.message_id
+            raise
+
+    def _admit(self, request: Request, caller: Caller, facts: Facts, *, host: str, port: int, now_s: float) -> Ready:
         op = TABLE.get((request.namespace, request.operation))
         if op is None or (request.namespace == NAMESPACES["tr2"] and not facts.conf.media2):
             # An unknown operation tells a stranger nothing either.
@@ -111,8 +118,8 @@ def write_fault(error: Exception, request: Request | None = None) -> Answer:
     else:
         log.error("operation failed", exc_info=None if isinstance(error, MeetingctlError) else error)
         fault = Fault("Receiver", ("ter:Action",), "the operation failed")
-    action = _FAULT_ACTION if request is not None and request.message_id else ""
-    body = envelope(fault.node(), action=action, relates_to=request.message_id if request else "")
+    relates_to = request.message_id if request else fault.relates_to
+    body = envelope(fault.node(), action=_FAULT_ACTION if relates_to else "", relates_to=relates_to)
     return Answer(body, fault.status, fault)
 
 

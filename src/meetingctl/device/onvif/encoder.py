@@ -64,9 +64,7 @@ def encoding_of(facts: Facts, token: str) -> Encoding:
         )
     width, height, fps = config.output_width_px, config.output_height_px, config.output_fps
     if facts.is_passthrough:
-        sent = facts.stream
-        width, height = int(sent.get("width") or width), int(sent.get("height") or height)
-        fps = max(1, round(float(sent.get("target_fps") or fps)))
+        width, height, fps = facts.captured
     profile = _schema_profile(str(facts.stream.get("profile") or "") if facts.is_passthrough else config.h264_profile)
     return Encoding(width, height, fps, config.h264_bitrate_kbps, config.h264_keyint, profile)
 

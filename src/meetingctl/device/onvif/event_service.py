@@ -16,7 +16,7 @@ from meetingctl.device.onvif.pullpoint import (
     PullPoint,
     duration_s,
     read_end,
-    read_topics,
+    read_filter,
     utc,
 )
 from meetingctl.device.onvif.soap import NAMESPACES, Node, find, number, text
@@ -50,9 +50,9 @@ def get_event_properties(call: Call) -> Node:
 
 
 def create_pull_point_subscription(call: Call) -> Node:
-    topics = read_topics(find(call.body, "tev:Filter"), topics_of(call.facts), now_s=call.now_s)
+    topics, accepts = read_filter(find(call.body, "tev:Filter"), topics_of(call.facts), now_s=call.now_s)
     ends_s = read_end(text(call.body, "tev:InitialTerminationTime", ""), now_s=call.now_s)
-    point = call.points.create(topics, ends_s, now_s=call.now_s)
+    point = call.points.create(topics, ends_s, now_s=call.now_s, accepts=accepts)
     return (
         "tev:CreatePullPointSubscriptionResponse",
         ("tev:SubscriptionReference", ("wsa:Address", call.url(POINT_PATH + point.token))),
@@ -93,7 +93,8 @@ def pulled(point: PullPoint, messages: list[Message], now_s: float) -> Node:
 
 def renew(call: Call) -> Node:
     point = _point(call)
-    point.ends_s = read_end(text(call.body, "wsnt:TerminationTime", ""), now_s=call.now_s)
+    written = text(call.body, "wsnt:TerminationTime", "")
+    point.ends_s = read_end(written, now_s=call.now_s, fault="UnacceptableTerminationTimeFault")
     point.life_s = point.ends_s - call.now_s
     return (
         "wsnt:RenewResponse",

@@ -77,6 +77,13 @@ class Facts:
         return bool(self.stream.get("passthrough")) and self.stream.get("source") != "csi"
 
     @property
+    def captured(self) -> tuple[int, int, int]:
+        """Width, height and rate of the source; one that is passed on is as it comes."""
+        config, sent = self.config, self.stream if self.is_passthrough else {}
+        fps = max(1, round(float(sent.get("target_fps") or config.videoin_fps)))
+        return sent.get("width") or config.videoin_width, sent.get("height") or config.videoin_height, fps
+
+    @property
     def has_motion(self) -> bool:
         """Say whether the stream reports motion at all."""
         return isinstance(self.stream.get("motion"), bool)

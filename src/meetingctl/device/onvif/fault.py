@@ -18,6 +18,7 @@ class Fault(MeetingctlError):
         self.role = role
         self.subcodes = subcodes
         self.detail = detail
+        self.relates_to = ""  # the message that is refused, where it has an id
         self.status = status or (_SENDER_STATUS if role == "Sender" else _RECEIVER_STATUS)
 
     def node(self) -> tuple[object, ...]:

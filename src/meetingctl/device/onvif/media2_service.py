@@ -134,10 +134,12 @@ def add_configuration(call: Call) -> Node:
     attached = {"VideoSource": media.VIDEO_SOURCE_CONFIG, "VideoEncoder": profile.encoder}
     if profile.has_audio:
         attached |= {"AudioSource": media.AUDIO_SOURCE_CONFIG, "AudioEncoder": media.AUDIO_ENCODER_CONFIG}
+    if text(call.body, "tr2:Name", profile.name) != profile.name:
+        raise not_supported("another name of a fixed profile")
     for item in (item for item in call.body if item.tag == qname("tr2:Configuration")):
         kind, token = text(item, "tr2:Type"), text(item, "tr2:Token", "")
         if kind not in attached or token not in {"", attached[kind]}:
-            raise invalid_value("NoConfig", f"there is no configuration {token[:64]!r}")
+            raise invalid_value("NoConfig", f"there is no configuration {token[:64] or kind[:64]!r}")
     return (_response(call),)
 
 

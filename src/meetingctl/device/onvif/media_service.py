@@ -140,11 +140,11 @@ def get_snapshot_uri(call: Call) -> Node:
 
 
 def get_video_sources(call: Call) -> Node:
-    config = call.facts.config
-    size = ("tt:Resolution", ("tt:Width", config.videoin_width), ("tt:Height", config.videoin_height))
+    width, height, fps = call.facts.captured
+    size = ("tt:Resolution", ("tt:Width", width), ("tt:Height", height))
     return (
         "trt:GetVideoSourcesResponse",
-        ("trt:VideoSources", {"token": VIDEO_SOURCE}, ("tt:Framerate", config.videoin_fps), size),
+        ("trt:VideoSources", {"token": VIDEO_SOURCE}, ("tt:Framerate", fps), size),
     )
 
 
@@ -172,7 +172,8 @@ def check_source_configuration(facts: Facts, given: Element) -> None:
     if given.get("token") != VIDEO_SOURCE_CONFIG:
         raise invalid_value("NoConfig", f"there is no configuration {str(given.get('token'))[:64]!r}")
     bounds = find(given, "tt:Bounds")
-    size = {"x": 0, "y": 0, "width": facts.config.videoin_width, "height": facts.config.videoin_height}
+    width, height, _ = facts.captured
+    size = {"x": 0, "y": 0, "width": width, "height": height}
     is_same = bounds is None or all(bounds.get(name) == str(value) for name, value in size.items())
     if text(given, "tt:SourceToken", VIDEO_SOURCE) != VIDEO_SOURCE or not is_same:
         raise invalid_value("ConfigModify", "the video source cannot be changed")
@@ -328,8 +329,8 @@ def audio_options(facts: Facts) -> tuple[Node, ...]:
 
 
 def source_configuration(tag: str, facts: Facts) -> Node:
-    config = facts.config
-    bounds = {"x": 0, "y": 0, "width": config.videoin_width, "height": config.videoin_height}
+    width, height, _ = facts.captured
+    bounds = {"x": 0, "y": 0, "width": width, "height": height}
     return (
         tag,
         {"token": VIDEO_SOURCE_CONFIG},
@@ -341,8 +342,7 @@ def source_configuration(tag: str, facts: Facts) -> Node:
 
 
 def source_options(facts: Facts) -> tuple[Node, ...]:
-    config = facts.config
-    zero, width, height = Range(0, 0), config.videoin_width, config.videoin_height
+    zero, (width, height, _) = Range(0, 0), facts.captured
     return (
         (
             "tt:BoundsRange",

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from meetingctl.device.onvif.fault import Fault, action_failed, invalid_args
+from meetingctl.device.onvif.itemfilter import Accepts, Item, parse_filter
 from meetingctl.device.onvif.soap import Element, Node, qname
 
 RELAY_TOPIC = "tns1:Device/Trigger/Relay"
@@ -29,9 +30,16 @@ _CONCRETE = "http://docs.oasis-open.org/wsn/t-1/TopicExpression/Concrete"
 _CONCRETE_SET = "http://www.onvif.org/ver10/tev/topicExpression/ConcreteSet"
 DIALECTS = (_CONCRETE, _CONCRETE_SET)
 ITEM_FILTER_DIALECT = "http://www.onvif.org/ver10/tev/messageContentFilter/ItemFilter"
-_DURATION = re.compile(r"P(?:(\d{1,6})D)?(?:T(?:(\d{1,7})H)?(?:(\d{1,8})M)?(?:(\d{1,9}(?:\.\d{1,9})?)S)?)?", re.ASCII)
+_DURATION = re.compile(
+    r"P(?:(\d{1,4})Y)?(?:(\d{1,5})M)?(?:(\d{1,6})D)?(?:T(?:(\d{1,7})H)?(?:(\d{1,8})M)?(?:(\d{1,9}(?:\.\d{1,9})?)S)?)?",
+    re.ASCII,
+)
 
 Operation = Literal["Initialized", "Changed", "Deleted"]
+
+
+def accept_all(_items: Sequence[Item]) -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,7 @@ class PullPoint:
     ends_s: float
     life_s: float
     topics: frozenset[str]
+    accepts: Accepts = accept_all
     queue: deque[Message] = field(default_factory=deque)
     dropped: int = 0
     wake: Callable[[], None] | None = None
@@ -76,7 +85,7 @@ class PullPoint:
     pulled_s: float = 0.0
 
     def put(self, message: Message) -> None:
-        if message.topic not in self.topics:
+        if message.topic not in self.topics or not self.accepts((message.source, message.data)):
             return
         if len(self.queue) >= _MOST_MESSAGES:
             self.queue.popleft()
@@ -111,14 +120,16 @@ class PullPoints:
     def __len__(self) -> int:
         return len(self._points)
 
-    def create(self, topics: frozenset[str], ends_s: float, *, now_s: float) -> PullPoint:
+    def create(
+        self, topics: frozenset[str], ends_s: float, *, now_s: float, accepts: Accepts = accept_all
+    ) -> PullPoint:
         """Begin a subscription with the current value of each property. Raises: Fault when there are too many."""
         self.expire(now_s)
         if len(self._points) >= MOST_POINTS:
             self._drop_unused(now_s)
         if len(self._points) >= MOST_POINTS:
             raise action_failed(f"there are {MOST_POINTS} pull points already", "MaxPullPoints")
-        point = PullPoint(secrets.token_urlsafe(18), ends_s, ends_s - now_s, topics)
+        point = PullPoint(secrets.token_urlsafe(18), ends_s, ends_s - now_s, topics, accepts)
         self._points[point.token] = point
         self.synchronize(point, now_s=now_s)
         return point
@@ -171,8 +182,8 @@ class PullPoints:
             point.put(replace(message, operation="Initialized", at_s=now_s))
 
 
-def read_end(written: str | None, *, now_s: float) -> float:
-    """Return when a subscription ends: a duration, a moment, or our own default. Raises: Fault."""
+def read_end(written: str | None, *, now_s: float, fault: str = "UnacceptableInitialTerminationTimeFault") -> float:
+    """Return when a subscription ends: a duration, a moment, or our own default. Raises: Fault of that name."""
     if not written:
         return now_s + _DEFAULT_LIFE_S
     if written.startswith("P"):
@@ -181,34 +192,39 @@ def read_end(written: str | None, *, now_s: float) -> float:
         try:
             at = datetime.fromisoformat(written)
         except ValueError:
-            raise _unacceptable(now_s) from None
+            raise _unacceptable(fault, now_s) from None
         life_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now_s
     if life_s <= 0:
-        raise _unacceptable(now_s)
+        raise _unacceptable(fault, now_s)
     return now_s + min(life_s, _LONGEST_LIFE_S)
 
 
 def duration_s(written: str) -> float:
-    """Read an xs:duration of days to seconds. Raises: Fault."""
+    """Read an xs:duration; years and months are 365 and 30 days. Raises: Fault."""
     match = _DURATION.fullmatch(written)
     if match is None or written.endswith(("P", "T")):
         raise invalid_args(f"{written[:40]!r} is no duration")
-    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return days * 86400 + hours * 3600 + minutes * 60 + seconds
+    years, months, days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return (years * 365 + months * 30 + days) * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
-def read_topics(holder: Element | None, offered: frozenset[str], *, now_s: float) -> frozenset[str]:
-    """Return the topics that a filter lets through. Raises: Fault for an unknown filter.
+def read_filter(holder: Element | None, offered: frozenset[str], *, now_s: float) -> tuple[frozenset[str], Accepts]:
+    """Return the topics that a filter lets through, and what it says of the content. Raises: Fault for an unknown one.
 
     Without a filter these are all topics, also one that is offered only later.
     """
-    chosen = TOPICS
+    chosen, contents = TOPICS, []
     for item in () if holder is None else holder:
         if item.tag == qname("wsnt:TopicExpression"):
             chosen &= _choose(item, offered, now_s)
-        elif item.tag != qname("wsnt:MessageContent") or (item.text or "").strip():
-            raise _invalid_filter("only topic filters are supported", now_s)
-    return chosen
+        elif item.tag == qname("wsnt:MessageContent") and item.get("Dialect") == ITEM_FILTER_DIALECT:
+            try:
+                contents.append(parse_filter(item.text or ""))
+            except ValueError as exc:
+                raise _invalid_filter(f"the content filter is not understood: {exc}", now_s) from exc
+        else:
+            raise _invalid_filter("filters are for topics, and for content as ItemFilter", now_s)
+    return chosen, lambda items: all(accepts(items) for accepts in contents)
 
 
 def _choose(item: Element, offered: frozenset[str], now_s: float) -> frozenset[str]:
@@ -235,8 +251,8 @@ def _invalid_filter(reason: str, now_s: float) -> Fault:
     return Fault("Sender", ("wsnt:InvalidFilterFault",), reason, detail=detail)
 
 
-def _unacceptable(now_s: float) -> Fault:
-    name = "wsnt:UnacceptableInitialTerminationTimeFault"
+def _unacceptable(fault: str, now_s: float) -> Fault:
+    name = f"wsnt:{fault}"
     detail = (name, ("wsrfbf:Timestamp", utc(now_s)), ("wsnt:MinimumTime", utc(now_s)))
     return Fault("Sender", (name,), "the time is not acceptable", detail=detail)
 
