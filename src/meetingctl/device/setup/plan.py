@@ -200,6 +200,7 @@ def _plan_units(facts: Facts, chosen: Collection[str], *, start: bool) -> Iterat
     if new or facts.needs_reload:
         yield Step("reload-systemd", "systemd", "files of units are new" if new else "it has older files of units")
     begun = []
+    yield from _plan_foreign(facts)
     for name in _units_of(chosen):
         unit, is_shipped = facts.units.get(name, _NO_UNIT), layout.unit_file_path(name) in facts.shipped
         if not is_shipped or name in wanted.NEVER_ENABLED:
@@ -215,6 +216,17 @@ def _plan_units(facts: Facts, chosen: Collection[str], *, start: bool) -> Iterat
         yield from begun_avahi
     if start:
         yield from begun
+
+
+def _plan_foreign(facts: Facts) -> Iterator[Step]:
+    """Switch off units of an older system under our names: their programs went with its folder."""
+    if not facts.shipped or not facts.has_program:
+        return
+    for name in layout.UNITS:
+        unit = facts.units.get(name, _NO_UNIT)
+        if layout.unit_file_path(name) not in facts.shipped and unit.load == "loaded":
+            if unit.is_enabled or unit.active not in {"inactive", "failed"}:
+                yield Step("disable-unit", name, "the release does not bring it, and its program is gone")
 
 
 def _plan_unit(name: str, unit: UnitFact, *, is_new: bool) -> Iterator[Step]:
