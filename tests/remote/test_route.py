@@ -4,8 +4,9 @@ import socket
 import pytest
 
 from meetingctl.core.errors import AuthError, HostKeyChanged, MeetingctlError, Unreachable
-from meetingctl.remote.banner import HungUp, read_banner
+from meetingctl.remote.banner import HungUp, open_greeted, read_banner
 from meetingctl.remote.route import reach
+from meetingctl.remote.seen import SeenDevices
 from meetingctl.remote.ways import Direct, Route, has_life, host_of_url, plan_ways
 
 DIRECT = Route("192.0.2.7", 22, "direct", "test")
@@ -111,7 +112,18 @@ def test_without_a_next_way_the_stranger_is_the_error():
         reach_with([DIRECT], {DIRECT: HostKeyChanged("another key")})
 
 
-async def _serve_once(answer: bytes, *, hold: bool) -> Unreachable | str:
+async def open_and_close(host: str, port: int, *, timeout_s: float) -> str:
+    """Read the greeting, see that it is still to be read, and hang up."""
+    line, connection = await open_greeted(host, port, timeout_s=timeout_s)
+    with connection:
+        assert line.encode() in connection.recv(8192)
+    return line
+
+
+READERS = [read_banner, open_and_close]
+
+
+async def _serve_once(answer: bytes, *, hold: bool, read=read_banner) -> Unreachable | str:
     released = asyncio.Event()
 
     async def talk(reader, writer):
@@ -124,31 +136,44 @@ async def _serve_once(answer: bytes, *, hold: bool) -> Unreachable | str:
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         try:
-            return await read_banner("127.0.0.1", port, timeout_s=0.5)
+            return await read("127.0.0.1", port, timeout_s=0.5)
         except Unreachable as error:
             return error
         finally:
             released.set()
 
 
-def test_a_banner_may_follow_other_lines():
-    assert asyncio.run(_serve_once(b"hello\r\nSSH-2.0-test\r\n", hold=True)) == "SSH-2.0-test"
+@pytest.mark.parametrize("read", READERS)
+def test_a_banner_may_follow_other_lines(read):
+    assert asyncio.run(_serve_once(b"hello\r\nSSH-2.0-test\r\n", hold=True, read=read)) == "SSH-2.0-test"
 
 
+@pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize(
     ("answer", "hold"), [(b"", True), (b"", False), (b"HTTP/1.1 400\r\n\r\n", False), (b"x" * 20_000, False)]
 )
-def test_what_is_no_ssh_server_is_unreachable(answer, hold):
-    assert isinstance(asyncio.run(_serve_once(answer, hold=hold)), Unreachable)
+def test_what_is_no_ssh_server_is_unreachable(answer, hold, read):
+    assert isinstance(asyncio.run(_serve_once(answer, hold=hold, read=read)), Unreachable)
 
 
-def test_a_server_that_hangs_up_is_told_from_one_that_says_nothing():
-    assert isinstance(asyncio.run(_serve_once(b"", hold=False)), HungUp)
-    assert not isinstance(asyncio.run(_serve_once(b"", hold=True)), HungUp)
+@pytest.mark.parametrize("read", READERS)
+def test_a_server_that_hangs_up_is_told_from_one_that_says_nothing(read):
+    assert isinstance(asyncio.run(_serve_once(b"", hold=False, read=read)), HungUp)
+    assert not isinstance(asyncio.run(_serve_once(b"", hold=True, read=read)), HungUp)
 
 
-def test_a_closed_port_is_unreachable():
+@pytest.mark.parametrize("read", READERS)
+def test_a_closed_port_is_unreachable(read):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(Unreachable):
-        asyncio.run(read_banner("127.0.0.1", port, timeout_s=2))
+        asyncio.run(read("127.0.0.1", port, timeout_s=2))
+
+
+def test_what_a_list_said_is_used_once():
+    seen = SeenDevices()
+    row = {"device_key": "cam-1", "ip_lan": "192.168.1.7", "ip_address": None, "local_ports": {}, "note": "x"}
+    seen.keep(row)
+    seen.keep({"device_key": "cam-2", "note": "an older server says less"})
+    assert seen.find("cam-1") == {"ip_lan": "192.168.1.7", "ip_address": None, "local_ports": {}}
+    assert (seen.find("cam-1"), seen.find("cam-2")) == (None, None)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meetingctl.client import FleetClient
     from meetingctl.core.secret import Secret
     from meetingctl.core.settings import Resolved, Settings
+    from meetingctl.remote.seen import SeenDevices
 
 # Global option -> setting; the others choose where settings come from, or are about questions.
 _SETTING_OPTIONS = ("server_url", "output", "color", "timeout_s")
@@ -36,6 +37,7 @@ class Invocation:
         self.context: typer.Context | None = None  # that of the command that runs
         self.options: dict[str, Any] = {}
         self.may_name_new_profile = False
+        self.seen_devices: SeenDevices | None = None  # of the list that the targets of this run came from
         self._extra: dict[str, object] = {}
 
     # Settings.

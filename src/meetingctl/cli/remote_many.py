@@ -126,7 +126,9 @@ def open_access(run: Invocation, targets: Sequence[Target], password: Secret | N
         finder = None
         if not all(isinstance(target, AddressTarget) for target in targets):
             client = stack.enter_context(run.open_client())
-            finder = RouteFinder(client, settings.ssh_direct_s, settings.ssh_connect_s, run.out.detail)
+            finder = RouteFinder(
+                client, settings.ssh_direct_s, settings.ssh_connect_s, run.out.detail, run.seen_devices
+            )
         login = Login(settings.ssh_user, settings.ssh_identity, password)
         yield Access(finder, HostKeys(known_hosts(run)), login, settings.ssh_connect_s, run.out.note, run.out.detail)
 
@@ -149,13 +151,15 @@ def choose_targets(
 ) -> list[Target]:
     """Expand selectors, keep what a report says did not go well, cut to the limit. Raises: UsageError for none."""
     from meetingctl.core.target import AddressTarget, DeviceTarget
+    from meetingctl.remote.seen import SeenDevices
     from meetingctl.remote.selection import expand_targets
 
     if all(isinstance(target, DeviceTarget | AddressTarget) for target in targets):
         chosen = expand_targets(targets, None)
     else:
         with run.open_client() as client:
-            chosen = expand_targets(targets, client)
+            run.seen_devices = SeenDevices()
+            chosen = expand_targets(targets, client, run.seen_devices)
     if retry_from is not None:
         again = read_failed(retry_from)
         chosen = [target for target in chosen if str(target) in again]

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from meetingctl.client import FleetClient
 from meetingctl.core.errors import HostKeyChanged, MeetingctlError, NotFound, Unreachable
 from meetingctl.core.target import AddressTarget
-from meetingctl.remote.banner import read_banner
+from meetingctl.remote.banner import open_greeted
+from meetingctl.remote.seen import SeenDevices
 from meetingctl.remote.tunnel import TunnelWay
 from meetingctl.remote.ways import Direct, Route, Via, Way, chosen_ssh_port, plan_ways
 
@@ -42,13 +43,16 @@ class RouteFinder:
     direct_s: float
     connect_s: float
     note: Note
+    seen: SeenDevices | None = None
 
     async def routes(self, key: str, *, is_pinned: bool, via: Via = "auto") -> AsyncGenerator[Route, None]:
         """Yield the routes to a device, best first; the next is looked for only when it is asked for.
 
         Raises: NotFound, AuthError and their like from the registry; Unreachable when no way leads to the device.
         """
-        device = await asyncio.to_thread(self.client.get_device, key)
+        device = self.seen.find(key) if self.seen else None
+        if device is None:
+            device = await asyncio.to_thread(self.client.get_device, key)
         server = urlsplit(self.client.base_url).hostname or ""
         via = "tunnel" if via == "auto" and not self.direct_s else via
         plan = plan_ways(device, is_pinned=is_pinned, server_addresses=await resolve_addresses(server), via=via)
@@ -67,27 +71,41 @@ class RouteFinder:
                 self.note(f"{way}: {error}")
                 failures[way] = error
                 continue
-            yield route
+            try:
+                yield route
+            finally:
+                if route.opened is not None:
+                    route.opened.close()
         if len(failures) == len(plan.ways):
             raise choose_failure(key, failures)
 
     async def _try_direct(self, key: str, direct: tuple[Direct, ...]) -> Route:
         """Ask all addresses at once; of those that answer in time, the first in order wins."""
         asked = [asyncio.create_task(self._ask_direct(address)) for address in direct]
+        chosen: Route | None = None
         try:
             results = await asyncio.gather(*asked, return_exceptions=True)
+            chosen = next((result for result in results if isinstance(result, Route)), None)
         finally:
             for task in asked:
                 task.cancel()
-        for result in results:
-            if isinstance(result, Route):
-                return result
+                task.add_done_callback(lambda task: _hang_up(task, chosen))
+        if chosen is not None:
+            return chosen
         reasons = "; ".join(str(result) for result in results)
         raise Unreachable(f"{key}: {reasons}", hint=f"meetingctl remote ssh {key} --via tunnel")
 
     async def _ask_direct(self, address: Direct) -> Route:
-        banner = await read_banner(address.host, address.port, timeout_s=self.direct_s)
-        return Route(address.host, address.port, "direct", f"{address.source} answers as {banner}")
+        banner, opened = await open_greeted(address.host, address.port, timeout_s=self.direct_s)
+        return Route(address.host, address.port, "direct", f"{address.source} answers as {banner}", opened)
+
+
+def _hang_up(task: asyncio.Task[Route], chosen: Route | None) -> None:
+    """Close the connection of a route that was not chosen."""
+    if task.cancelled() or task.exception() is not None or (route := task.result()) is chosen:
+        return
+    if route.opened is not None:
+        route.opened.close()
 
 
 def choose_failure(key: str, failures: Mapping[Way, MeetingctlError]) -> MeetingctlError:

@@ -16,6 +16,7 @@ from meetingctl.core.target import (
     Target,
     parse_target,
 )
+from meetingctl.remote.seen import SeenDevices
 
 MAX_TARGETS = 100_000
 
@@ -53,10 +54,13 @@ def is_single(targets: Sequence[Target]) -> bool:
     return len(targets) == 1 and isinstance(targets[0], DeviceTarget | AddressTarget)
 
 
-def expand_targets(targets: Sequence[Target], client: FleetClient | None) -> list[Target]:
+def expand_targets(
+    targets: Sequence[Target], client: FleetClient | None, seen: SeenDevices | None = None
+) -> list[Target]:
     """Replace selectors by the devices they stand for, each device once, in the order given.
 
-    `client` may be None when only devices and addresses are named. Raises: NotFound for a selector without devices.
+    `client` may be None when only devices and addresses are named; `seen` keeps what the server says of the devices.
+    Raises: NotFound for a selector without devices.
     """
     expanded: dict[Target, None] = {}
     for target in targets:
@@ -65,7 +69,11 @@ def expand_targets(targets: Sequence[Target], client: FleetClient | None) -> lis
             continue
         if client is None:
             raise UsageError(f"{target}: needs the fleet server", hint="meetingctl login")
-        found = [DeviceTarget(str(device["device_key"])) for device in _devices(target, client)]
+        found = []
+        for device in _devices(target, client):
+            found.append(DeviceTarget(str(device["device_key"])))
+            if seen is not None:
+                seen.keep(device)
         if not found:
             raise NotFound(f"{target}: no device", hint="meetingctl fleet list")
         expanded |= dict.fromkeys(found)

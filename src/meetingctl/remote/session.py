@@ -139,6 +139,7 @@ async def _open(
         route.host,
         route.port,
         config=None,
+        sock=route.opened,
         client_factory=lambda: verifier,
         # Nothing is trusted by a file, so the verifier is asked about every key.
         known_hosts=([], [], []),

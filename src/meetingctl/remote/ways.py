@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+import socket
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -26,12 +27,16 @@ _URL_HOST = re.compile(r"@(?P<host>[^\s@]+?):?$")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where an SSH server of the target answers, and how that was found."""
+    """Where an SSH server of the target answers, and how that was found.
+
+    `opened` is a connection on which it has greeted already; whoever gave the route closes it.
+    """
 
     host: str
     port: int
     way: Way
     why: str
+    opened: socket.socket | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{join_endpoint(self.host, self.port)} ({self.way})"
