@@ -118,6 +118,8 @@ def test_a_transfer_goes_on_where_it_ended(flashed: Flashed, tmp_path: Path, her
     assert here(*words(flashed, "--from", str(package), "--transfer-only")).code == 0
     (whole,) = flashed.path("/root/.cache/meetingctl").iterdir()
     partial = whole.with_name(f"{whole.name}.part")
+    older = whole.with_name(f"{'0' * 64}.tar.gz.part")
+    older.write_bytes(b"of another package")
     for head, is_continued in ((content[:300_000], True), (b"x" * 300_000, False)):
         whole.unlink()
         partial.write_bytes(head)
@@ -128,6 +130,7 @@ def test_a_transfer_goes_on_where_it_ended(flashed: Flashed, tmp_path: Path, her
         assert whole.read_bytes() == content
         ends = f"{len(content)} of {len(content)} bytes"
         assert log.read_text().count(ends) == (1 if is_continued else 2)
+    assert not older.exists()
 
 
 def test_the_installation_goes_on_without_the_link(flashed: Flashed, package: Path, here: Cli, tmp_path: Path) -> None:
@@ -153,6 +156,7 @@ def test_the_installation_goes_on_without_the_link(flashed: Flashed, package: Pa
     assert flashed.calls.count("reboot") == 1
     assert "connecting again" in log.read_text()
     assert "going on" in log.read_text()
+    assert not list(flashed.path("/root/.cache/meetingctl").iterdir())
 
 
 def test_a_link_that_stays_away_says_where_it_stands(flashed: Flashed, package: Path, here: Cli) -> None:

@@ -106,6 +106,15 @@ def test_a_file_is_replaced_only_as_it_was_read(device, pins, tmp_path):
     link.close()
 
 
+def test_leaving_over_a_lost_link_goes_without_saying(device, pins, tmp_path):
+    link = open_link(device, pins)
+    link.put(str(tmp_path / "small"), b"1")
+    link.connection.transport.packetizer.close()
+    with pytest.raises(TransportLost):
+        link.put(str(tmp_path / "other"), b"2")
+    link.close()
+
+
 def test_the_password_of_the_setting_reaches_sudo(camera, machine, here):
     machine.note("is_user")
     machine.note("password", "right")

@@ -6,7 +6,7 @@ import io
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -104,8 +104,11 @@ class Link:
             file.write(content)
 
     def close(self) -> None:
-        """Leave the device."""
-        self.connection.close()
+        """Leave the device; what cannot be said over a lost link is not said."""
+        if (transport := self.connection.transport) is not None:
+            transport.close()
+        with suppress(OSError, EOFError, paramiko.SSHException):
+            self.connection.close()
 
     @contextmanager
     def translated(self, what: str) -> Iterator[None]:

@@ -122,6 +122,8 @@ def follow_to_end(job: Job, link: Link) -> None:
     forget_unit(link)
     if stage:
         job.done.add(stage)
+    if stage == "install-package" and job.wishes.bundle is not None:
+        link.ask(f"rm -f -- {shlex.quote(posixpath.join(job.folder, job.wishes.bundle.name))}")
 
 
 def judge_unit(target: str, unit: UnitFacts, last_line: str) -> None:
@@ -171,8 +173,6 @@ def _install_package(job: Job, link: Link, facts: InstallFacts, step: Step) -> N
     assert bundle is not None
     package = posixpath.join(job.folder, bundle.name)
     _run_unit(job, link, facts, step.do, ["/bin/sh", "-c", _BOOTSTRAP, "sh", package, OWN_WHEEL])
-    if step.do in job.done:
-        link.ask(f"rm -f -- {shlex.quote(package)}")
 
 
 def _repair(job: Job, link: Link, facts: InstallFacts, step: Step) -> None:

@@ -29,10 +29,12 @@ def check_line(folder: str, name: str, sha256: str) -> str:
 def send_file(link: Link, source: Path, folder: str, name: str, *, sha256: str, sent: Sent) -> None:
     """Send a file and check it there; `sent` is told how many bytes have arrived, and of how many.
 
-    What an earlier try left is continued. When the whole is not what was sent, it is sent once more from its start.
+    What an earlier try left is continued, and other packages there are thrown away. When the whole is not what was
+    sent, it is sent once more from its start.
     Raises: TransportLost, MeetingctlError.
     """
-    link.ask(f"umask 077; mkdir -p -- {shlex.quote(folder)}")
+    others = f"-maxdepth 1 -type f -name '*.tar.gz*' ! -name {shlex.quote(f'{name}*')} -delete"
+    link.ask(f"umask 077; mkdir -p -- {shlex.quote(folder)} && find {shlex.quote(folder)} {others}")
     for start in (_partial_size(link, source, folder, name), 0):
         _send_from(link, source, posixpath.join(folder, name + PARTIAL), start, sent)
         if _finish(link, folder, name, sha256):
