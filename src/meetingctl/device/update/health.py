@@ -64,26 +64,31 @@ def wait_healthy(
 ) -> str:
     """Wait until all that worked before has worked for `steady_s`; returns the fault when it does not in time.
 
-    A unit that is `failed` for so long is not started again by systemd, and ends the wait.
+    A unit that failed and was not well since for three times as long ends the wait: it is not only slow.
     """
     started_s = time.monotonic()
-    well_since_s = failed_since_s = None
+    well_since_s = failing_since_s = None
     has_streamed = False
     while True:
         fault = find_fault(system, before, stream=not has_streamed)
         now_s = time.monotonic()
         has_streamed = has_streamed or not fault
         well_since_s = None if fault else well_since_s or now_s
-        failed_since_s = (failed_since_s or now_s) if fault and _is_failed(system, before) else None
+        failing_since_s = failing_since_s if fault else None
+        if fault and failing_since_s is None and _is_failing(system, before):
+            failing_since_s = now_s
         if well_since_s is not None and now_s - well_since_s >= steady_s:
             return ""
-        if now_s - started_s >= timeout_s or (failed_since_s is not None and now_s - failed_since_s >= steady_s):
+        is_hopeless = failing_since_s is not None and now_s - failing_since_s >= 3 * steady_s
+        if is_hopeless or now_s - started_s >= timeout_s:
             return fault or f"not steady for {steady_s:g} s"
         time.sleep(_POLL_S)
 
 
-def _is_failed(system: System, before: Health) -> bool:
-    return any(read_unit(system, name).active == "failed" for name in before.active_units)
+def _is_failing(system: System, before: Health) -> bool:
+    """Say whether a unit ended with an error; one that systemd starts again and again shows it in between."""
+    units = [read_unit(system, name) for name in before.active_units]
+    return any(unit.active == "failed" or unit.sub == "auto-restart" for unit in units)
 
 
 def restart_units(system: System, names: Iterable[str]) -> list[str]:
