@@ -124,6 +124,9 @@ def device(tmp_path: Path) -> Device:
     shutil.copytree(PACKAGING, release / "packaging")
     (release / "venv/bin").mkdir(parents=True)
     (release / "venv/bin/meetingctl").touch()
+    programs = release / ".release/system/usr/local/bin"
+    programs.mkdir(parents=True)
+    (programs / "meetingctl").write_text("#!/bin/sh\n")
     (release / "VERSION").write_text("1.4.0\n")
     (release / "DEPENDENCIES.json").write_text('{"schema_version": 1, "apt_packages": ["ffmpeg", "rpicam-apps"]}')
     (made.root / "opt/rpi-cam-webmanager").symlink_to("rpi-cam-webmanager.releases/1.4.0")

@@ -51,6 +51,8 @@ def test_a_repair_sets_everything_up_and_a_second_one_does_nothing(cli: Cli, dev
     assert device.path(layout.CONFIG_ENV).read_text().splitlines()[1:] == ["CAMERA_TYPE=csi"]
     assert "video:x:44:nobody,device" in device.path(layout.GROUP_TABLE).read_text()
 
+    assert mode_of(device, "/usr/local/bin/meetingctl") == 0o755
+
     changing = len(device.calls("apt-get", "gpasswd", "systemd-tmpfiles", "udevadm"))
     again = cli("device", "check", "--repair", "--json")
     assert (again.code, again.json["done"], again.json["missing"]) == (0, [], [])

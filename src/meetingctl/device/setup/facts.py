@@ -25,6 +25,7 @@ class Shipped:
     source: str
     is_there: bool
     is_same: bool
+    mode: int = 0o644
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,13 +115,23 @@ def read_entry(system: System, device_path: str, names: Names) -> Entry | None:
 
 def read_shipped(system: System, unreadable: list[str]) -> dict[str, Shipped]:
     """Compare the files that the release brings with those in place: place -> what was found."""
+    folders = [(f"{wanted.PACKAGING_DIR}/{name}", place, 0o644) for name, place in layout.PACKAGED_DIRS.items()]
+    folders.append((wanted.PROGRAMS_DIR, layout.BIN_DIR, 0o755))
     found = {}
-    for folder, place in layout.PACKAGED_DIRS.items():
-        for name in _names_in(system, f"{wanted.PACKAGING_DIR}/{folder}"):
-            source, target = f"{wanted.PACKAGING_DIR}/{folder}/{name}", f"{place}/{name}"
+    for folder, place, mode in folders:
+        for name in _names_in(system, folder):
+            source, target = f"{folder}/{name}", f"{place}/{name}"
             new, old = _digest(system, source, unreadable), _digest(system, target, unreadable)
-            found[target] = Shipped(source, old is not None, new is not None and new == old)
+            is_runnable = mode != 0o755 or _is_runnable(system, target)
+            found[target] = Shipped(source, old is not None, new is not None and new == old and is_runnable, mode)
     return found
+
+
+def _is_runnable(system: System, device_path: str) -> bool:
+    try:
+        return bool(_unfollowed(system, device_path).lstat().st_mode & stat.S_IXOTH)
+    except (OSError, MeetingctlError):
+        return False
 
 
 def read_units(system: System) -> tuple[dict[str, UnitFact], bool]:

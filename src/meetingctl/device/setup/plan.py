@@ -137,7 +137,7 @@ def _plan_shipped(facts: Facts, chosen: Collection[str]) -> Iterator[Step]:
         if found.is_same or is_left_out:
             continue
         why = "differs from that of the release" if found.is_there else "not installed"
-        yield Step("install-file", target, why, {"source": found.source, "mode": wanted.SHIPPED_MODE})
+        yield Step("install-file", target, why, {"source": found.source, "mode": found.mode})
         has_tmpfiles |= place.parent.name == "tmpfiles.d"
         has_rules |= place.parent.name == "rules.d"
     if has_tmpfiles and facts.is_live:

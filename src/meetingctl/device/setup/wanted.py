@@ -37,7 +37,8 @@ CONFIG_MODES = MappingProxyType(
 
 # Where a release brings what `core.layout.PACKAGED_DIRS` says.
 PACKAGING_DIR = f"{layout.WEB_DIR}/packaging"
-SHIPPED_MODE = 0o644
+# Its programs for /usr/local/bin, as `device update` unpacked them.
+PROGRAMS_DIR = f"{layout.WEB_DIR}/{layout.RELEASE_FACTS_DIR_NAME}/system{layout.BIN_DIR}"
 NEW_CONFIG_MODE = 0o640
 
 # The parts of the original's installer, in its order, and the units of each; the agent is ours.
