@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -162,6 +163,25 @@ def test_a_link_cut_for_good_says_where_it_stands_and_the_same_command_goes_on(
     code, done = update("--from", package, target=relay.target)
     assert (code, done.get("outcome"), releases.version) == (0, "updated", "1.1.0"), done
     assert len(releases.program_calls) == 1
+
+
+def test_an_interrupt_says_what_goes_on_and_the_same_command_follows_it(
+    meetingctl, camera, releases, machine, tmp_path
+):
+    machine.note("waits")
+    command = ("remote", "update", camera.target, "-i", str(camera.identity), "--from")
+    package = str(write_package(tmp_path, "1.1.0"))
+    with meetingctl.start(*command, package, "--settle", "1s") as process:
+        for line in process.stderr:
+            if b"50 % building" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"the update goes on there; the same command follows it" in err
+    machine.forget("waits")
+    assert meetingctl(*command, package, "--settle", "1s").returncode == 0
+    assert (releases.version, len(releases.program_calls)) == ("1.1.0", 1)
 
 
 def test_of_several_devices_each_has_its_outcome(here, camera, releases, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,6 +150,10 @@ def updating(
             result = await update_device(job, visit_device)
         except (TransportLost, Unreachable):
             raise  # nobody knows how it ends: no report
+        except asyncio.CancelledError:
+            if job.is_at_work:
+                run.out.note(f"{target}: the update goes on there; the same command follows it")
+            raise
         except MeetingctlError as error:
             if job.has_reported:
                 await reporter.send("failed", job.before, error.message)

@@ -77,6 +77,11 @@ class Job:
     reboot_until_s: float = 0.0
     _said: str = field(default="", repr=False)
 
+    @property
+    def is_at_work(self) -> bool:
+        """Say whether the device goes on by itself."""
+        return self.stage in {"apply", "return"}
+
     def say(self, at: str) -> None:
         """Note where the work stands, and tell it once."""
         self.at = at

@@ -58,7 +58,7 @@ async def update_device(job: Job, visit_device: VisitDevice) -> Result:
 
 
 def _lost(job: Job, error: MeetingctlError) -> TransportLost:
-    runs_on = " (it goes on there)" if job.stage in {"apply", "return"} else ""
+    runs_on = " (it goes on there)" if job.is_at_work else ""
     return TransportLost(
         f"{job.target}: the link was lost while {job.at}{runs_on}, and not back within {job.order.reconnect_s:g} s: "
         f"{error.message}",
