@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,10 @@ from meetingctl.device.onvif.discovery import (
     write_bye,
     write_hello,
 )
+from meetingctl.device.onvif.multicast import Announcer
 from meetingctl.device.onvif.soap import NAMESPACES, qname
+
+from .live import free_udp_port
 
 SCOPES = [
     "onvif://www.onvif.org/Profile/Streaming",
@@ -197,6 +202,22 @@ def test_the_endpoint_stays_the_same_and_is_not_that_of_a_cloned_card() -> None:
     assert endpoint_uuid("100000001", "a", "m") == endpoint_uuid("100000001", "b", "n")
     assert endpoint_uuid("", "aa", "m") != endpoint_uuid("", "bb", "m")
     assert main_mac((LOCAL, WIFI, WIRED)) == WIRED.mac
+
+
+def test_the_version_grows_when_something_else_is_told() -> None:
+    async def follow() -> list[int]:
+        scopes, versions = list(SCOPES), []
+        announcer = Announcer(lambda address: Self(ENDPOINT, tuple(scopes), f"http://{address}/"), port=free_udp_port())
+        try:
+            for more, interfaces in (("", (LOCAL,)), ("", (LOCAL,)), ("new", (LOCAL,)), ("", ()), ("", (LOCAL,))):
+                scopes.extend([more] if more else [])
+                announcer.update(interfaces)
+                versions.append(announcer._self_at("127.0.0.1").version)
+        finally:
+            announcer.close()
+        return [version - versions[0] for version in versions]
+
+    assert asyncio.run(follow()) == [0, 0, 1, 2, 3]
 
 
 def test_the_kernel_tells_our_interfaces() -> None:

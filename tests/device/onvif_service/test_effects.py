@@ -134,6 +134,19 @@ def test_two_clients_at_once_get_a_whole_size(device: Device, stream: Stream) ->
     assert (after.width_px, after.height_px) == (1280, 960)
 
 
+def test_copies_of_a_killed_writer_are_removed(device: Device, stream: Stream) -> None:
+    folder = device.system.path("/etc/rpi-cam")
+    left, mine = folder / ".config.env.abcd1234", folder / ".config.env.swp"
+    for path in (left, mine, folder / ".onvif.conf.abcd1234"):
+        path.write_text("RTSP_PASSWORD=secret")
+    assert device.call("trt:SetVideoEncoderConfiguration", wanted(fps=20)).status == 200
+    assert not left.exists()
+    device.configure(RTSP_USER="admin", RTSP_PASSWORD="secret")
+    assert device.facts.login is not None
+    assert not (folder / ".onvif.conf.abcd1234").exists()
+    assert mine.exists()
+
+
 def test_a_folder_that_others_hold_delays_no_request(device: Device) -> None:
     device.configure(RTSP_USER="admin", RTSP_PASSWORD="secret")
     source = FactSource(device.system)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import threading
 import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
@@ -144,6 +145,28 @@ def test_the_socket_answers_one_line_and_passes_errors_on(tmp_path: Path) -> Non
     finally:
         server.close()
     assert not path.exists()
+
+
+@pytest.mark.parametrize("answer", [b"[" * 100_000, b'{"status": "x", "error": {}}', b"[]", b"no json", b""])
+def test_an_odd_answer_is_an_error_of_ours(tmp_path: Path, answer: bytes) -> None:
+    system = System(tmp_path)
+    path = system.path("/run/rpi-cam/stream.sock")
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def serve() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(100)
+                peer.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(MeetingctlError):
+            ask_daemon(system, "status", timeout_s=20)
+        thread.join(20)
 
 
 @pytest.mark.gst

@@ -2,7 +2,7 @@
 
 from meetingctl.device.config.keys import DeviceConfig, Key, Reload, all_keys, find_key
 from meetingctl.device.config.load import Loaded, Problem, changed_keys, load_config, shown_value
-from meetingctl.device.config.store import change_config, plan_changes, read_config, read_env
+from meetingctl.device.config.store import change_config, plan_changes, read_config, read_env, remove_leftovers
 
 __all__ = [
     "DeviceConfig",
@@ -18,5 +18,6 @@ __all__ = [
     "plan_changes",
     "read_config",
     "read_env",
+    "remove_leftovers",
     "shown_value",
 ]

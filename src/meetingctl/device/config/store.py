@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Callable, Mapping
 
@@ -97,8 +98,17 @@ def change_config(system: System, wanted: Wanted | Callable[[Loaded], Wanted], *
             wanted = wanted(load_config(file))
         changed = update_env(file, plan_changes(file, wanted, unlock=unlock))
         if changed != file:
+            remove_leftovers(system, CONFIG_ENV)
             system.write(CONFIG_ENV, changed.render(), mode=_mode(system))
     return load_config(changed)
+
+
+def remove_leftovers(system: System, device_path: str) -> None:
+    """Remove copies of a writer that was killed: they hold passwords too. Call it under the lock of the folder."""
+    path = system.path(device_path)
+    for copy in path.parent.glob(f".{path.name}.????????"):
+        with contextlib.suppress(OSError):
+            copy.unlink()
 
 
 def _is_locked(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from meetingctl.core.errors import ConfigError, NotFound
 from meetingctl.core.layout import CONFIG_DIR, ONVIF_CONF, ONVIF_PORT
 from meetingctl.core.secret import Secret
-from meetingctl.device.config import DeviceConfig
+from meetingctl.device.config import DeviceConfig, remove_leftovers
 from meetingctl.device.onvif.auth import Credentials
 from meetingctl.device.system import System
 
@@ -98,6 +98,7 @@ def sync_login(system: System, config: DeviceConfig) -> bool:
         mirrored = {"rtsp_port": config.rtsp_port, "rtsp_path": config.rtsp_path}
         if body | wanted | mirrored == body:
             return False
+        remove_leftovers(system, ONVIF_CONF)
         system.write(ONVIF_CONF, json.dumps(body | wanted | mirrored, indent=2) + "\n", mode=_MODE)
     return True
 

@@ -31,7 +31,6 @@ _MOST_ANSWERS_OF_ALL = 40
 _WINDOW_S = 1.0
 _MOST_SOURCES = 512
 _MOST_WORDS = 32
-_METADATA_VERSION = 1
 
 Kind = Literal["probe", "resolve"]
 
@@ -55,6 +54,7 @@ class Self:
     endpoint: str
     scopes: Sequence[str]
     address: str
+    version: int = 1  # grows with each change of what is told here
 
 
 def parse_question(data: bytes) -> Question | None:
@@ -200,7 +200,7 @@ def _description(who: Self) -> tuple[Node, ...]:
         ("d:Types", "dn:NetworkVideoTransmitter tds:Device"),
         ("d:Scopes", " ".join(who.scopes)),
         ("d:XAddrs", who.address),
-        ("d:MetadataVersion", _METADATA_VERSION),
+        ("d:MetadataVersion", who.version),
     )
 
 

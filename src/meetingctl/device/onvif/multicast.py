@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from meetingctl.core.layout import WS_DISCOVERY_PORT
 from meetingctl.core.netlink import Interface
@@ -43,6 +44,9 @@ class Announcer:
         self._throttle = discovery.Throttle()
         self._reading = discovery.Throttle(_MOST_READ_OF_ONE, _MOST_READ_OF_ALL)
         self._interfaces: tuple[Interface, ...] = ()
+        self._told: tuple[object, ...] | None = None
+        # Later than that of an earlier start, whatever that one had come to.
+        self._version = int(time.time())
         self._joined: set[int] = set()
         self._waiting = 0
         self._socket = _open_socket(port)
@@ -53,6 +57,8 @@ class Announcer:
         """Follow the interfaces of the moment: join where we are not, and say hello where an address is new."""
         old = {(item.index, address) for item in self._interfaces for address, _ in item.addresses}
         self._interfaces = tuple(item for item in interfaces if item.is_up and item.addresses)
+        if self._has_news():
+            old = set()
         present = {item.index for item in self._interfaces}
         self._joined &= present
         for item in self._interfaces:
@@ -61,6 +67,19 @@ class Announcer:
             for address, _ in item.addresses:
                 if (item.index, address) not in old and not item.is_loopback:
                     self._send_to_group(item, address, discovery.write_hello)
+
+    def _has_news(self) -> bool:
+        """Say whether we describe ourselves otherwise than before; then the version is a new one."""
+        addresses = [address for item in self._interfaces for address, _ in item.addresses]
+        told = tuple((who.address, tuple(who.scopes)) for who in map(self._describe, addresses))
+        is_first, has_changed = self._told is None, told != self._told
+        self._told = told
+        if has_changed and not is_first:
+            self._version += 1
+        return has_changed
+
+    def _self_at(self, address: str) -> discovery.Self:
+        return replace(self._describe(address), version=self._version)
 
     def close(self) -> None:
         """Say goodbye and stop."""
@@ -84,7 +103,7 @@ class Announcer:
     def _send_to_group(
         self, item: Interface, address: str, write: Callable[[discovery.Self, discovery.Order], bytes]
     ) -> None:
-        data = write(self._describe(address), self._order)
+        data = write(self._self_at(address), self._order)
         self._send(data, (discovery.GROUP, self._port), item.index, address)
 
     def _receive(self) -> None:
@@ -109,7 +128,7 @@ class Announcer:
         address = address_facing(peer[0], here) or next((a for item in here for a, _ in item.addresses), "")
         if question is None or not address:
             return
-        who = self._describe(address)
+        who = self._self_at(address)
         if not discovery.is_match(question, who.endpoint, who.scopes):
             return
         if self._waiting >= _MOST_WAITING or not self._throttle.allows(peer[0], time.monotonic()):

@@ -96,14 +96,17 @@ def ask_daemon(system: System, line: str, *, timeout_s: float = 5.0, daemon: Dae
             peer.connect(str(path))
             peer.sendall(line.encode() + b"\n")
             body = json.loads(_read(peer, _ANSWER_BYTES, timeout_s))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise Unreachable(
             f"the {daemon.name} does not answer at {daemon.socket}", hint=f"systemctl status {daemon.unit}"
         ) from exc
     if not isinstance(body, dict):
         raise Unreachable(f"{daemon.socket}: not a {daemon.name}")
     if isinstance(error := body.get("error"), dict):
-        raise error_for_status(int(body.get("status", 500)), str(error.get("message")), hint=error.get("hint"))
+        status = body.get("status")
+        raise error_for_status(
+            status if type(status) is int else 500, str(error.get("message")), hint=error.get("hint")
+        )
     return body
 
 
