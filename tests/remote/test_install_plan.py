@@ -18,8 +18,9 @@ from meetingctl.remote.recipes.facts import InstallFacts, parse_install_facts
 from meetingctl.remote.recipes.install import is_off_by_choice, judge_heartbeat
 from meetingctl.remote.recipes.meeting import EnvSyntax, Membership
 from meetingctl.remote.recipes.plan import Wishes, find_obstacles, plan_install, refuse_unfit
-from meetingctl.remote.recipes.unit import UnitFacts, parse_unit, start_line
+from meetingctl.remote.recipes.unit import UNIT
 from meetingctl.remote.services import UnitState
+from meetingctl.remote.transient import UnitFacts, parse_unit, start_line
 
 CASES = sorted((Path(__file__).parents[1] / "data/plan/remote_install").glob("*.json"))
 SYNTAX = EnvSyntax(
@@ -166,18 +167,18 @@ def test_answers_of_a_device_become_facts() -> None:
 
 def test_the_unit() -> None:
     text = "Id=meetingctl-install.service\nActiveState=failed\nSubState=failed\nResult=exit-code\nExecMainStatus=7\n"
-    unit = parse_unit(f"{text}InvocationID=ab\nDescription=meetingctl-install: repair\n")
-    assert (unit.is_running, unit.is_over, unit.is_good, unit.exit_code, unit.stage) == (
+    unit = parse_unit(UNIT, f"{text}InvocationID=ab\nDescription=meetingctl-install: repair\n")
+    assert (unit.is_running, unit.is_over, unit.is_good, unit.exit_code, unit.job) == (
         False,
         True,
         False,
         7,
         "repair",
     )
-    assert parse_unit("").is_over is False
+    assert parse_unit(UNIT, "").is_over is False
     assert UnitFacts("active", "running").is_running
     assert UnitFacts("active", "exited", "success", 0).is_good
-    assert "'a b'" in start_line("x", ["echo", "a b"])
+    assert "'a b'" in start_line(UNIT, "x", ["echo", "a b"])
 
 
 def test_a_recorder_that_is_to_be_off_is_well() -> None:

@@ -21,6 +21,7 @@ class InstallLog:
     show_warning: Callable[[str], object]
     secrets: Collection[str] = field(default=(), repr=False)
     _file: TextIO | None = field(default=None, repr=False)
+    _last: str = field(default="", repr=False)
 
     def open(self) -> None:
         """Begin the file, for nobody but its owner. Raises: OSError."""
@@ -46,7 +47,10 @@ class InstallLog:
         return Progress(self._phase, self.write, self._warn)
 
     def _phase(self, percent: int, text: str) -> None:
-        self.write(f"[{percent:3d} %] {text}" if percent >= 0 else text)
+        line = f"[{percent:3d} %] {text}" if percent >= 0 else text
+        if line != self._last:
+            self._last = line
+            self.write(line)
         self.show_phase(percent, redact(text, self.secrets))
 
     def _warn(self, text: str) -> None:

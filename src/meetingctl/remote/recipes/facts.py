@@ -13,8 +13,10 @@ from meetingctl.remote import parsers
 from meetingctl.remote.recipes import transfer
 from meetingctl.remote.recipes.bundle import Bundle
 from meetingctl.remote.recipes.link import Link
-from meetingctl.remote.recipes.unit import UnitFacts, parse_unit, show_unit_line
+from meetingctl.remote.recipes.unit import UNIT
 from meetingctl.remote.services import UnitState, parse_states, show_line
+from meetingctl.remote.transient import UnitFacts, parse_unit
+from meetingctl.remote.transient import show_line as show_transient
 from meetingctl.remote.visit import Privilege
 
 HOSTS_FILE = "/etc/hosts"
@@ -44,7 +46,7 @@ _COMMANDS = {
     "config": f"cat {layout.CONFIG_ENV}",
     "has_files": f"ls -d {layout.MEETING_JSON} {layout.CONFIG_ENV} {REBOOT_MARK}",
     "version": f"head -n 1 {layout.VERSION_FILE}",
-    "unit": show_unit_line(),
+    "unit": show_transient(UNIT),
     "units": show_line(layout.UNITS),
 }
 
@@ -151,7 +153,7 @@ def parse_install_facts(sections: Mapping[str, str]) -> InstallFacts:
         version=text("version"),
         check=parsers.parse_whole(text("check")),
         staged=text("staged") or "0",
-        unit=parse_unit(sections.get("unit", "")),
+        unit=parse_unit(UNIT, sections.get("unit", "")),
         units=tuple(parse_states(layout.UNITS, sections.get("units", ""))),
         wants_reboot=REBOOT_MARK in files,
     )

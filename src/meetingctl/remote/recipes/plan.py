@@ -68,7 +68,7 @@ def find_obstacles(facts: InstallFacts, bundle: Bundle | None) -> Iterator[str]:
 def plan_install(facts: InstallFacts, wishes: Wishes, done: Collection[str] = ()) -> list[Step]:
     """Decide what is left to do. `done` holds the verbs of steps that this run has carried out once already."""
     if facts.unit.is_running:
-        return [Step("follow", f"{UNIT}.service", f"an earlier run started it: {facts.unit.stage or 'installation'}")]
+        return [Step("follow", f"{UNIT}.service", f"an earlier run started it: {facts.unit.job or 'installation'}")]
     send = list(_plan_package(facts, wishes, done))
     if wishes.only_transfer:
         return [step for step in send if step.do == "send-package"]

@@ -16,7 +16,8 @@ from meetingctl.remote.recipes.facts import REBOOT_MARK, InstallFacts, check_arg
 from meetingctl.remote.recipes.link import Link
 from meetingctl.remote.recipes.plan import Wishes, asks_for_reboot, plan_membership
 from meetingctl.remote.recipes.transfer import send_file
-from meetingctl.remote.recipes.unit import UNIT, Report, UnitFacts, follow_unit, forget_unit, start_unit
+from meetingctl.remote.recipes.unit import UNIT, Report, follow_unit, forget_unit, start_unit
+from meetingctl.remote.transient import UnitFacts
 from meetingctl.remote.visit import Privilege
 
 # The percentages of the first generation's installer, which people know.
@@ -67,6 +68,7 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     following: str = ""
     before: str = ""
+    cursor: str = ""
 
     def read_facts(self, link: Link) -> InstallFacts:
         """Ask the device again."""
@@ -101,6 +103,7 @@ def follow_to_end(job: Job, link: Link) -> None:
         for line in report.lines:
             job.progress.line(line)
         tail[:] = [*tail, *report.lines][-1:]
+        job.cursor = report.cursor
         share = report.progress.get("progress")
         # The file tells of updates only, also long after the last one.
         if (
@@ -112,7 +115,7 @@ def follow_to_end(job: Job, link: Link) -> None:
             percent = first + (last - first) * share // 100
             job.progress.phase(percent, f"{job.following or 'follow'}: {str(report.progress['message'])[:200]}")
 
-    unit = follow_unit(link, tell, until_s=job.until_s)
+    unit = follow_unit(link, tell, until_s=job.until_s, cursor=job.cursor)
     stage, job.following = job.following, ""
     if unit.invocation == job.before and stage:
         return  # The link was lost before it was started.
@@ -131,7 +134,7 @@ def judge_unit(target: str, unit: UnitFacts, last_line: str) -> None:
     if not unit.is_good:
         reason = f"exit code {unit.exit_code}" if unit.result == "exit-code" else unit.result or "unknown"
         raise MeetingctlError(
-            f"{target}: {unit.stage or UNIT} failed there: {reason}{f': {last_line[:300]}' if last_line else ''}",
+            f"{target}: {unit.job or UNIT} failed there: {reason}{f': {last_line[:300]}' if last_line else ''}",
             hint=f"meetingctl remote run {target} --sudo -- journalctl --unit {UNIT}",
         )
 
@@ -161,7 +164,7 @@ def _send_package(job: Job, link: Link, facts: InstallFacts, step: Step) -> None
 
     def sent(done: int, total: int) -> None:
         nonlocal told_s
-        if time.monotonic() - told_s > 1 or done == total:
+        if time.monotonic() - told_s > 1 or done in (0, total):
             told_s = time.monotonic()
             job.progress.phase(first + (last - first) * done // max(1, total), f"send-package: {done} of {total} bytes")
 
@@ -180,7 +183,7 @@ def _repair(job: Job, link: Link, facts: InstallFacts, step: Step) -> None:
 
 
 def _run_unit(job: Job, link: Link, facts: InstallFacts, stage: str, argv: list[str]) -> None:
-    job.following, job.before = stage, facts.unit.invocation
+    job.following, job.before, job.cursor = stage, facts.unit.invocation, ""
     start_unit(link, stage, argv)
     follow_to_end(job, link)
 

@@ -1,4 +1,4 @@
-"""A transient unit of systemd: work that goes on when the connection is lost, and that anybody can follow."""
+"""The transient unit of an installation: started, followed over a link, and forgotten."""
 
 from __future__ import annotations
 
@@ -11,40 +11,14 @@ from typing import Any
 
 from meetingctl.core.errors import Busy, MeetingctlError
 from meetingctl.core.layout import UPDATE_STATUS_JSON
-from meetingctl.remote.parsers import parse_units, parse_whole
 from meetingctl.remote.recipes.link import Link
+from meetingctl.remote.transient import BUSY_CODE, UnitFacts, parse_unit, show_line, start_line
 from meetingctl.remote.visit import Privilege, explain_failure
 
 UNIT = "meetingctl-install"
 POLL_S = (0.5, 3.0)
 JOURNAL_LINES = 1000
-_BUSY = 75
-_PROPERTIES = "Id,ActiveState,SubState,Result,ExecMainStatus,InvocationID,Description"
 _CURSOR = "-- cursor: "
-
-
-@dataclass(frozen=True, slots=True)
-class UnitFacts:
-    """What systemd says of the unit; `stage` is what it was started for, `exit_code` counts when it is over."""
-
-    active: str = ""
-    sub: str = ""
-    result: str = ""
-    exit_code: int = 0
-    invocation: str = ""
-    stage: str = ""
-
-    @property
-    def is_running(self) -> bool:
-        return self.active in {"activating", "deactivating", "reloading"} or self.sub in {"running", "start"}
-
-    @property
-    def is_over(self) -> bool:
-        return not self.is_running and (self.active == "failed" or self.sub == "exited")
-
-    @property
-    def is_good(self) -> bool:
-        return self.is_over and self.result == "success" and self.exit_code == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,49 +28,13 @@ class Report:
     unit: UnitFacts
     lines: Sequence[str]
     progress: Mapping[str, Any]
-
-
-def show_unit_line() -> str:
-    """Write the line that asks systemd for the unit."""
-    return f"systemctl show --no-pager --property={_PROPERTIES} -- {UNIT}.service"
-
-
-def parse_unit(text: str) -> UnitFacts:
-    """Read the answer. Pure."""
-    values = parse_units(text).get(UNIT, {})
-    stage = values.get("Description", "").partition(f"{UNIT}: ")[2]
-    return UnitFacts(
-        values.get("ActiveState", ""),
-        values.get("SubState", ""),
-        values.get("Result", ""),
-        parse_whole(values.get("ExecMainStatus", "")) or 0,
-        values.get("InvocationID", ""),
-        stage,
-    )
-
-
-def start_line(stage: str, argv: Sequence[str]) -> str:
-    """Write the line that starts the unit, and refuses with 75 while another one runs.
-
-    It stays loaded when it is over, so that its exit status can be read later.
-    """
-    show = f"systemctl show --property=SubState --value -- {UNIT}.service"
-    words = ["systemd-run", "--quiet", f"--unit={UNIT}", f"--description={UNIT}: {stage}", "--no-block"]
-    words += ["--property=RemainAfterExit=yes", "--property=KillMode=mixed", "--", *argv]
-    return "\n".join(
-        [
-            f'case "$({show})" in running|start*|stop*) exit {_BUSY};; esac',
-            f"systemctl stop -- {UNIT}.service 2>/dev/null",
-            f"systemctl reset-failed -- {UNIT}.service 2>/dev/null",
-            shlex.join(words),
-        ]
-    )
+    cursor: str  # where the journal goes on
 
 
 def start_unit(link: Link, stage: str, argv: Sequence[str]) -> None:
     """Start the unit. Raises: Busy while one runs already, AuthError, MeetingctlError, TransportLost."""
-    answer = link.answer(start_line(stage, argv), privilege=Privilege.needed)
-    if answer.exit_code == _BUSY:
+    answer = link.answer(start_line(UNIT, stage, argv), privilege=Privilege.needed)
+    if answer.exit_code == BUSY_CODE:
         raise Busy(
             f"{link.target}: {UNIT}.service runs there already",
             hint=f"meetingctl remote install {link.target} --attach",
@@ -119,7 +57,7 @@ def follow_unit(link: Link, tell: Callable[[Report], object], *, until_s: float,
     pause_s = POLL_S[0]
     while True:
         unit, lines, cursor, progress = _look(link, cursor)
-        tell(Report(unit, lines, progress))
+        tell(Report(unit, lines, progress, cursor))
         if not unit.is_running:
             return unit
         if time.monotonic() + pause_s > until_s:
@@ -138,12 +76,12 @@ def _look(link: Link, cursor: str) -> tuple[UnitFacts, list[str], str, Mapping[s
         '_SYSTEMD_INVOCATION_ID="$id"'
     )
     # The state is asked for first: what the unit wrote before it ended is then in the journal.
-    commands = {"unit": show_unit_line(), "journal": journal, "progress": f"cat {UPDATE_STATUS_JSON}"}
+    commands = {"unit": show_line(UNIT), "journal": journal, "progress": f"cat {UPDATE_STATUS_JSON}"}
     sections = link.ask_sections(commands, privilege=Privilege.needed)
     lines = sections.get("journal", "").splitlines()
     marks = [line.removeprefix(_CURSOR).strip() for line in lines if line.startswith(_CURSOR)]
     shown = [line for line in lines if line.strip() and not line.startswith(_CURSOR)]
-    return parse_unit(sections.get("unit", "")), shown, marks[-1] if marks else cursor, _read_progress(sections)
+    return parse_unit(UNIT, sections.get("unit", "")), shown, marks[-1] if marks else cursor, _read_progress(sections)
 
 
 def _read_progress(sections: Mapping[str, str]) -> Mapping[str, Any]:
