@@ -154,6 +154,7 @@ STORY: list[tuple[str, str, str]] = [
 ELSEWHERE = {
     "builder bundle",
     "doctor",
+    "fleet rollout drive",
     "serve api",
     "serve all",
     "serve tunnel",
