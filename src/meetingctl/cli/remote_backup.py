@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from meetingctl.cli.remote_many import (
     read_password,
     route_json,
 )
+from meetingctl.cli.signals import run_async
 from meetingctl.core.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
@@ -121,14 +121,14 @@ def restore_device(
             steps = plan_restore(backup, await look(visit), reboot=not no_reboot)
             return {"steps": steps, "route": route_json(visit.route)}
 
-        planned = asyncio.run(access.visit(place, plan, via=via.value))
+        planned = run_async(access.visit(place, plan, via=via.value))
         steps = planned["steps"]
         facts = {"target": str(place), "file": str(file), "version": backup.version, "route": planned["route"]}
         if not steps or dry_run:
             _show(run, {**facts, "kept": None, "boot_id_after": None}, steps, dry_run=dry_run, changed=False)
             return
         run.confirm(f"replace the configuration of {place} by that of {file.name}?")
-        done = asyncio.run(_restore(access, place, backup, via, None if no_reboot else within_s))
+        done = run_async(_restore(access, place, backup, via, None if no_reboot else within_s))
     _show(run, {**facts, **done}, steps, dry_run=False, changed=True)
 
 

@@ -23,6 +23,7 @@ from meetingctl.cli.remote_many import (
     read_password,
     route_json,
 )
+from meetingctl.cli.signals import run_async
 from meetingctl.cli.tree import Noun
 from meetingctl.core.errors import AuthError, MeetingctlError, TransportLost, Unreachable
 
@@ -116,11 +117,15 @@ def recover_network(
                 await arm_change(visit, [step.detail["profile"] for step in steps], revert_after_s=revert_after_s)
             return {"steps": steps, "route": route_json(visit.route)}
 
-        begun = asyncio.run(_until_reached(run, ask, begin, wait_s))
+        begun = run_async(_until_reached(run, ask, begin, wait_s))
         changed = bool(begun["steps"]) and not dry_run
         if changed:
             run.out.note(f"the change runs; without an answer it is taken back after {revert_after_s:.0f} s")
-            route = asyncio.run(_confirm(str(place), ask, revert_after_s))
+            try:
+                route = run_async(_confirm(str(place), ask, revert_after_s))
+            except KeyboardInterrupt:
+                run.out.note("not confirmed: the device takes the change back by itself")
+                raise
             begun = {**begun, "route": route}
     _show(run, {"target": str(place), **begun, "changed": changed, "dry_run": dry_run})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +22,7 @@ from meetingctl.cli.remote_many import (
     read_password,
     route_json,
 )
+from meetingctl.cli.signals import run_async
 from meetingctl.cli.tree import Noun
 from meetingctl.core.errors import SomeFailed
 
@@ -180,7 +180,7 @@ def _visit_one(
         return {"target": str(place), "route": route_json(visit.route)}, await work(visit)
 
     with open_access(run, [place], read_password(run, ask_password, password_file)) as access:
-        return asyncio.run(access.visit(place, use, via=via.value))
+        return run_async(access.visit(place, use, via=via.value))
 
 
 def _show(run: Invocation, facts: dict[str, Any], steps: Sequence[Step], *, text: Sequence[str], empty: str) -> None:
