@@ -91,6 +91,7 @@ def test_an_installation_and_the_same_again(
     facts = {"device_key": fleet.key, "token_code": fleet.token_code, "provisioned": True, "tunnel_host": "127.0.0.1"}
     assert meeting.items() >= facts.items()
     assert flashed.path("/etc/rpi-cam/meeting.json").stat().st_mode & 0o777 == 0o600
+    assert flashed.path("/etc/rpi-cam/config.env").group() == "www-data"
     assert "MEETING_PROVISIONED=yes" in flashed.read("/etc/rpi-cam/config.env")
     assert re.search(r"unpacking \d+\n(.*\n)*.*install-package: Applying\n", log.read_text())
     for text in (log.read_text(), *flashed.calls, done.out, done.err, flashed.read("/etc/rpi-cam/config.env")):

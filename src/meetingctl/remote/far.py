@@ -77,7 +77,7 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(request: dict[str, Any]) -> dict[str, Any]:
-    """Replace a file in one step, with a copy of the old one beside it; owner and mode stay.
+    """Replace a file in one step, with a copy of the old one beside it; owner and mode stay unless they are given.
 
     `expect` is the SHA-256 of the content that the change was made from, null for none: what somebody else wrote
     meanwhile is not lost.
@@ -94,7 +94,8 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
             replace(backup, content, mode=mode, owner=before["owner"], new_mode=mode)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, io.BytesIO(request["text"].encode()), mode=request.get("mode"), owner=None, new_mode=NEW_FILE_MODE)
+    text = io.BytesIO(request["text"].encode())
+    replace(path, text, mode=request.get("mode"), owner=request.get("owner"), new_mode=NEW_FILE_MODE)
     return {"backup": str(backup) if backup else None}
 
 

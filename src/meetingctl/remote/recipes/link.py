@@ -80,12 +80,15 @@ class Link:
                 self._sftp.get_channel().settimeout(SFTP_S)
         return self._sftp
 
-    def replace_file(self, path: str, text: str, *, expect: str | None, mode: int | None = None) -> None:
+    def replace_file(
+        self, path: str, text: str, *, expect: str | None, mode: int | None = None, owner: str | None = None
+    ) -> None:
         """Replace a file in one step as root; `expect` is the SHA-256 of the content that the text was made from.
 
+        Without mode and owner those of the old file stay.
         Raises: MeetingctlError when somebody else has changed it since.
         """
-        request = {"action": "write", "path": path, "text": text, "expect": expect, "mode": mode}
+        request = {"action": "write", "path": path, "text": text, "expect": expect, "mode": mode, "owner": owner}
         folder = self.ask(f"umask 077; mktemp -d {_FAR_FOLDER}XXXXXXXXXX").strip()
         if not folder.startswith(_FAR_FOLDER):
             raise MeetingctlError(f"{self.target}: the login shell prints more than was asked for: {folder[:80]!r}")

@@ -19,6 +19,7 @@ from meetingctl.remote.recipes.unit import UNIT
 LEAST_PYTHON = (3, 11)
 SPARE_BYTES = 300 * 1024 * 1024
 SECRET_MODE = 0o600
+CONFIG_OWNER = "root:www-data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ def plan_membership(facts: InstallFacts, wishes: Wishes, member: Membership, *, 
     if config != facts.config:
         why = "is missing" if facts.config is None else "its keys MEETING_* are not those of the fleet"
         detail = {"text": Secret(config), "expect": sha256_or_none(facts.config), "mode": None}
+        if facts.config is None:
+            detail["owner"] = CONFIG_OWNER
         yield Step("write-file", CONFIG_ENV, why, detail)
 
 

@@ -141,7 +141,8 @@ def judge_unit(target: str, unit: UnitFacts, last_line: str) -> None:
 
 def _write_file(job: Job, link: Link, facts: InstallFacts, step: Step) -> None:
     detail = step.detail
-    link.replace_file(step.on, detail["text"].reveal(), expect=detail["expect"], mode=detail["mode"])
+    text, owner = detail["text"].reveal(), detail.get("owner")
+    link.replace_file(step.on, text, expect=detail["expect"], mode=detail["mode"], owner=owner)
 
 
 def _set_hostname(job: Job, link: Link, facts: InstallFacts, step: Step) -> None:
