@@ -10,7 +10,7 @@ STEPS = 20  # a bar is drawn again at each of these parts
 class Bar:
     """How far a transfer is: a bar on a terminal, one line at its start elsewhere, nothing in the JSON formats."""
 
-    def __init__(self, run: Invocation, name: str, total_bytes: int) -> None:
+    def __init__(self, run: Invocation, name: str, total_bytes: int, *, verb: str = "sending") -> None:
         self._run = run
         self._name = name
         self._total = total_bytes
@@ -19,7 +19,7 @@ class Bar:
         self._is_shown = not run.out.is_json and not run.options.get("quiet")
         self._draws = self._is_shown and run.out.err.isatty()
         if not self._draws:
-            run.out.note(f"sending {name}, {total_bytes} bytes")
+            run.out.note(f"{verb} {name}, {total_bytes} bytes")
 
     def add(self, size_bytes: int) -> None:
         """Count bytes that were sent."""

@@ -110,7 +110,7 @@ def get_recordings(
         if steps and not dry_run:
             out.mkdir(parents=True, exist_ok=True)
             for step in steps:
-                bar = Bar(run, step.on, int(step.detail["row"]["size_bytes"]))
+                bar = Bar(run, step.on, int(step.detail["row"]["size_bytes"]), verb="fetching")
                 try:
                     done.append(str(await recordings.fetch_recording(visit, step.detail["row"], out, bar.add)))
                 finally:
