@@ -121,7 +121,12 @@ class Camera:
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
         (web / "requirements.txt").write_text(f"meetingctl==1 --hash=sha256:{digest}\n")
         (web / "VERSION").write_text(f"{version}\n")
-        facts = {"schema_version": 1, "apt_packages": [], "built_for": {"python": recipe.pop("python", PYTHON)}}
+        facts = {
+            "schema_version": 1,
+            "apt_packages": [],
+            "python_requirements_file": "requirements.txt",
+            "built_for": {"python": recipe.pop("python", PYTHON)},
+        }
         (web / "DEPENDENCIES.json").write_text(json.dumps(facts))
         (web / "packaging/systemd").mkdir(parents=True)
         for unit in (layout.STREAM_UNIT, *units):

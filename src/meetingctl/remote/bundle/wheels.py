@@ -30,9 +30,11 @@ class Pip:
     def download(self, folder: Path, platform: Platform, wanted: Sequence[str], *, deps: bool = True) -> None:
         """Fetch wheels for another device. Raises: MeetingctlError."""
         more = () if deps else ("--no-deps",)
-        self._run("download", "--dest", str(folder), *more, *platform.pip_options(), *self._options, *wanted)
+        hint = f"pip config set global.extra-index-url URL   (of an index with wheels for {platform.architecture})"
+        words = ("download", "--dest", str(folder), *more, *platform.pip_options(), *self._options, *wanted)
+        self._run(*words, hint=hint)
 
-    def _run(self, *words: str) -> None:
+    def _run(self, *words: str, hint: str = "pip config list") -> None:
         argv = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *words]
         try:
             ran = subprocess.run(
@@ -50,7 +52,7 @@ class Pip:
         if ran.returncode:
             lines = [line for line in ran.stderr.splitlines() if line.startswith("ERROR")] or ran.stderr.splitlines()
             detail = " ".join(" ".join(lines[-3:]).split())[-400:]
-            raise MeetingctlError(f"pip {words[0]} failed: {detail}", hint="pip config list")
+            raise MeetingctlError(f"pip {words[0]} failed: {detail}", hint=hint)
 
 
 def collect_wheels(
