@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -141,6 +143,17 @@ def check_launch(gst: Gstreamer, launch: str) -> None:
 def present_elements(gst: Gstreamer, names: tuple[str, ...]) -> frozenset[str]:
     """Return those of the elements that are installed."""
     return frozenset(name for name in names if gst.Gst.ElementFactory.find(name) is not None)
+
+
+@contextmanager
+def open_structure(caps: Any) -> Iterator[Any]:
+    """Give the first structure of caps, to be read inside the block only.
+
+    The bindings of GStreamer 1.26 wrap it, so that it is not used after its caps are gone; those of 1.22 do not.
+    """
+    found = caps.get_structure(0)
+    with found if hasattr(found, "__enter__") else nullcontext(found) as structure:
+        yield structure
 
 
 def _import_gi() -> Any:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from meetingctl.device.stream.authentication import make_permissions
-from meetingctl.device.stream.gstreamer import Gstreamer
+from meetingctl.device.stream.gstreamer import Gstreamer, open_structure
 from meetingctl.device.stream.origin import link_origin
 from meetingctl.device.stream.pipeline import LaunchSpec, Picture, Properties
 
@@ -245,12 +245,14 @@ class Mount:
 
 
 def _read_caps(caps: Any) -> tuple[Picture, str] | None:
-    found = caps.get_structure(0) if caps is not None and caps.get_size() else None
-    if found is None or not found.has_field("width") or not found.has_field("height"):
+    if caps is None or not caps.get_size():
         return None
-    has_rate, above, below = found.get_fraction("framerate")
-    fps = Fraction(above, below) if has_rate and above and below else Fraction(0)
-    return Picture(found.get_int("width")[1], found.get_int("height")[1], fps), found.get_string("profile") or ""
+    with open_structure(caps) as found:
+        if not found.has_field("width") or not found.has_field("height"):
+            return None
+        has_rate, above, below = found.get_fraction("framerate")
+        fps = Fraction(above, below) if has_rate and above and below else Fraction(0)
+        return Picture(found.get_int("width")[1], found.get_int("height")[1], fps), found.get_string("profile") or ""
 
 
 def set_properties(element: Any, values: dict[str, Any]) -> None:

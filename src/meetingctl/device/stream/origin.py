@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from meetingctl.device.stream.gstreamer import Gstreamer
+from meetingctl.device.stream.gstreamer import Gstreamer, open_structure
 
 # What stands where a track comes in; `find_place` looks for these names.
 VIDEO_PLACE = "rtph264depay name=video_in"
@@ -49,6 +49,6 @@ def link_origin(gst: Gstreamer, element: Any) -> None:
 def _find_place(element: Any, caps: Any) -> Any:
     if caps is None or caps.get_size() == 0:
         return None
-    track = caps.get_structure(0)
-    name = _PLACES.get((track.get_string("media") or "", (track.get_string("encoding-name") or "").upper()))
+    with open_structure(caps) as track:
+        name = _PLACES.get((track.get_string("media") or "", (track.get_string("encoding-name") or "").upper()))
     return element.get_by_name(name) if name else None
