@@ -9,7 +9,6 @@ from typing import Any
 from meetingctl.core.errors import Conflict, InvalidInput, MeetingctlError, NotFound, StorageFull
 from meetingctl.core.plan import Step
 from meetingctl.remote.recipes.bundle import misfits
-from meetingctl.remote.transient import UnitFacts
 from meetingctl.remote.update.source import Source
 
 # What the device itself asks for before it builds a release, and the staged copy.
@@ -139,11 +138,6 @@ def find_regressions(before: Sequence[Mapping[str, Any]], after: Sequence[Mappin
 def job_of(source: Source) -> str:
     """Return what the unit is started for, so that another run knows its own."""
     return f"{source.version} {source.digest[:16]}"
-
-
-def judge_foreign_unit(unit: UnitFacts, job: str) -> bool:
-    """Say whether a unit that runs is about something else."""
-    return unit.is_running and unit.job != job
 
 
 def _check_space(target: str, facts: Facts, source: Source) -> None:
