@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ import typer
 
 from meetingctl.cli.invocation import Invocation, of
 from meetingctl.cli.options import DryRun
+from meetingctl.cli.remote_install_wishes import Fleet, Options, check_options, read_membership, read_wishes
 from meetingctl.cli.remote_many import (
     AskPassword,
     IdentityOption,
@@ -25,45 +25,14 @@ from meetingctl.cli.remote_many import (
     open_access,
     read_password,
 )
-from meetingctl.core.errors import MeetingctlError, UsageError
+from meetingctl.core.errors import MeetingctlError
 
 if TYPE_CHECKING:
     from meetingctl.core.secret import Secret
-    from meetingctl.core.target import Target
     from meetingctl.remote.install_log import InstallLog
-    from meetingctl.remote.recipes.bundle import Bundle
     from meetingctl.remote.recipes.install import Installer, Outcome
-    from meetingctl.remote.recipes.meeting import EnvSyntax, Membership
-    from meetingctl.remote.recipes.plan import Wishes
 
 _STEP_COLUMNS = ("do", "on", "why")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of one installation as they were given."""
-
-    device_key: str | None
-    token_file: Path | None
-    token_stdin: bool
-    api_url: str | None
-    tunnel: str | None
-    timezone: str
-    hostname: str | None
-    package: Path | None
-    release: str | None
-    provision: bool
-    burn_token: bool
-    reboot: bool
-    components: list[str]
-    check_only: bool
-    transfer_only: bool
-    attach: bool
-    dry_run: bool
-
-    @property
-    def only_looks(self) -> bool:
-        return self.check_only or self.attach
 
 
 def install_device(
@@ -151,24 +120,11 @@ def install_device(
         attach,
         dry_run,
     )
-    _check(options)
+    check_options(options)
     until_s = time.monotonic() + parse_duration_s(timeout)
     password = read_password(run, ask_password, password_file)
     with _open_installer(run, target, options, password, until_s, log, via) as (installer, record):
         return _install(run, installer, options, record)
-
-
-def _check(options: Options) -> None:
-    """Refuse options that exclude each other. Raises: UsageError."""
-    modes = {"--check-only": options.check_only, "--transfer-only": options.transfer_only, "--attach": options.attach}
-    if len(chosen := [name for name, is_on in modes.items() if is_on]) > 1:
-        raise UsageError(f"{' and '.join(chosen)} exclude each other", hint=f"use {chosen[0]} alone")
-    if options.package is not None and options.release is not None:
-        raise UsageError("--from and --release exclude each other", hint="use one of them")
-    if options.token_file is not None and options.token_stdin:
-        raise UsageError("--token-file and --token-stdin exclude each other", hint="use one of them")
-    if not options.only_looks and options.package is None and options.release is None:
-        raise UsageError("nothing to install: no package is named", hint="meetingctl builder bundle, then --from FILE")
 
 
 @contextmanager
@@ -188,8 +144,8 @@ def _open_installer(
     from meetingctl.remote.recipes.steps import Job
 
     target = parse_target(text)
-    member = None if options.only_looks or options.transfer_only else _membership(run, options, target)
-    wishes = _wishes(run, options, target, member)
+    member = None if options.only_looks or options.transfer_only else read_membership(run, options, target)
+    wishes = read_wishes(run, options, target, member)
     secrets = [secret.reveal() for secret in (password, member.token if member else None) if secret]
     record = InstallLog(log or _log_path(run), _phases(run), run.out.warn, secrets)
     fleet = Fleet(run, member, str(target))
@@ -263,120 +219,6 @@ def _tell_interrupt(run: Invocation, installer: Installer) -> None:
         line = run.line("remote", "install", installer.name, "--attach")
         run.out.note(f"the installation goes on at {installer.name}; follow it with: {line}")
     run.out.note(f"go on with: {installer.again}")
-
-
-def _wishes(run: Invocation, options: Options, target: Target, member: Membership | None) -> Wishes:
-    from meetingctl.remote.recipes.meeting import check_host_name, host_name_of
-    from meetingctl.remote.recipes.plan import Wishes
-
-    key = _device_key(options, target)
-    name = check_host_name(options.hostname) if options.hostname else host_name_of(key) if key else None
-    return Wishes(
-        _env_syntax(),
-        hostname=name if options.provision else None,
-        timezone=options.timezone if options.provision else None,
-        member=member,
-        bundle=_bundle(run, options),
-        components=tuple(name.strip() for word in options.components for name in word.split(",") if name.strip()),
-        burns_token=options.burn_token,
-        reboots=options.reboot,
-        only_transfer=options.transfer_only,
-    )
-
-
-def _env_syntax() -> EnvSyntax:
-    from meetingctl.device.config.envfile import parse_env, update_env
-    from meetingctl.remote.recipes.meeting import EnvSyntax
-
-    def read(text: str) -> Mapping[str, str]:
-        return parse_env(text).values()
-
-    def merge(text: str, changes: Mapping[str, str]) -> str:
-        return update_env(parse_env(text), dict(changes)).render()
-
-    return EnvSyntax(read, merge)
-
-
-def _bundle(run: Invocation, options: Options) -> Bundle | None:
-    from meetingctl.remote.recipes.bundle import read_bundle
-
-    if options.only_looks and options.package is None:
-        return None
-    return read_bundle(options.package or _fetch(run, str(options.release)))
-
-
-def _fetch(run: Invocation, release: str) -> Path:
-    """Download a release into the cache, going on where an earlier try ended. Raises: MeetingctlError."""
-    from meetingctl.cli.fleet_releases import read_release
-    from meetingctl.remote.install_release import fetch_release
-
-    with run.open_client() as client:
-        return fetch_release(client, read_release(run, release), run.places.cache_dir / "releases")
-
-
-def _device_key(options: Options, target: Target) -> str | None:
-    from meetingctl.core.ids import parse_device_key
-    from meetingctl.core.target import DeviceTarget
-
-    key = options.device_key or (target.key if isinstance(target, DeviceTarget) else None)
-    return parse_device_key(key) if key else None
-
-
-def _membership(run: Invocation, options: Options, target: Target) -> Membership | None:
-    """Gather what makes the device one of the fleet; None without a key. Raises: UsageError, InvalidInput."""
-    from urllib.parse import urlsplit
-
-    from meetingctl.core.net import is_loopback, parse_endpoint
-    from meetingctl.core.target import AddressTarget
-    from meetingctl.remote.recipes.meeting import Membership
-
-    key = _device_key(options, target)
-    if key is None:
-        return None
-    url = (options.api_url or run.settings.server_url).rstrip("/")
-    url = url if url.endswith("/api") else f"{url}/api"
-    host = urlsplit(url).hostname or ""
-    is_here = isinstance(target, AddressTarget) and is_loopback(target.host)
-    if is_loopback(host) and not is_here:
-        raise UsageError(f"a device cannot reach {url}", hint="name the server as devices see it with --api-url URL")
-    tunnel_host, tunnel_port = parse_endpoint(options.tunnel or host, default_port=9001)
-    return Membership(key, _read_token(run, options), url, tunnel_host, tunnel_port)
-
-
-def _read_token(run: Invocation, options: Options) -> Secret:
-    """Return the token code from where it was given; an empty one leaves that of the device."""
-    from meetingctl.core.ids import parse_token_code
-    from meetingctl.core.paths import read_small_text
-    from meetingctl.core.secret import Secret
-
-    if options.token_file is not None:
-        text = read_small_text(options.token_file).strip()
-    elif options.token_stdin:
-        text = run.read_secret("Token code", flag="--token-file FILE").reveal()
-    else:
-        text = run.env.get("MEETING_TOKEN_CODE", "").strip()
-    return Secret(parse_token_code(text)) if text else Secret("")
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """The server, as the device when its token code is known, else as the operator."""
-
-    run: Invocation
-    member: Membership | None
-    name: str
-
-    def take_token(self) -> int:
-        """Consume one token; return how many are left."""
-        assert self.member is not None
-        with self.run.open_client(token_code=self.member.token or None) as client:
-            return client.take_token(self.member.device_key)
-
-    def read_device(self) -> Mapping[str, Any]:
-        """Return the device's record."""
-        assert self.member is not None
-        with self.run.open_client(token_code=self.member.token or None) as client:
-            return client.get_device(self.member.device_key)
 
 
 def _phases(run: Invocation) -> Any:
