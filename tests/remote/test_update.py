@@ -154,7 +154,8 @@ def test_a_link_cut_for_good_says_where_it_stands_and_the_same_command_goes_on(
     relay.cut_when(lambda: bool(releases.program_calls), then=relay.refuse)
     code, lost = update("--from", package, "--reconnect", "1s", target=relay.target)
     assert (code, lost["error"]["code"]) == (255, "transport_lost")
-    assert "(it goes on there), and not back within 1 s" in lost["error"]["message"]
+    assert "not back within 1 s; the update stands at: " in lost["error"]["message"]
+    assert ", which goes on there; " in lost["error"]["message"]
     assert releases.version == "1.0.0"
     relay.accept()
     polls = releases.polls

@@ -58,9 +58,9 @@ async def update_device(job: Job, visit_device: VisitDevice) -> Result:
 
 
 def _lost(job: Job, error: MeetingctlError) -> TransportLost:
-    runs_on = " (it goes on there)" if job.is_at_work else ""
+    runs_on = ", which goes on there" if job.is_at_work else ""
     return TransportLost(
-        f"{job.target}: the link was lost while {job.at}{runs_on}, and not back within {job.order.reconnect_s:g} s: "
-        f"{error.message}",
+        f"{job.target}: the link was lost and not back within {job.order.reconnect_s:g} s; "
+        f"the update stands at: {job.at}{runs_on}; {error.message.removeprefix(f'{job.target}: ')}",
         hint="the same command goes on where it stands",
     )
