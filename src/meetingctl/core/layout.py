@@ -89,6 +89,7 @@ HOSTAPD_CONF = "/etc/hostapd/hostapd.conf"
 DNSMASQ_AP_CONF = "/etc/dnsmasq.d/rpi-cam-ap.conf"
 REBOOT_CRON = "/etc/cron.d/rpi-cam-reboot"
 APT_CRON = "/etc/cron.d/rpi-cam-apt-autoupdate"
+UDEV_CONTROL_SOCKET = "/run/udev/control"  # there while udev runs
 UDEV_RULE = "/etc/udev/rules.d/99-rtsp-camera.rules"
 I2C_MODULES_CONF = "/etc/modules-load.d/rpi-cam-i2c.conf"
 BOOT_CONFIG = "/boot/firmware/config.txt"

@@ -112,6 +112,7 @@ def device(tmp_path: Path) -> Device:
     for folder in (made.root, made.state / "units", made.bin):
         folder.mkdir(parents=True)
     (made.root / "run/systemd/system").mkdir(parents=True)  # its programs may be called
+    made.write(layout.UDEV_CONTROL_SOCKET, "")
     (made.state / "installed").write_text("")
     (made.state / "elements").touch()
     for program in _PROGRAMS:

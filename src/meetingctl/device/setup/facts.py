@@ -79,6 +79,7 @@ class Facts:
     files: Mapping[str, Entry | None] = field(default_factory=dict)
     shipped: Mapping[str, Shipped] = field(default_factory=dict)
     systemd_answers: bool = True
+    udev_runs: bool = True
     units: Mapping[str, UnitFact] = field(default_factory=dict)
     needs_reload: bool = False
     packages: Mapping[str, PackageState] = field(default_factory=dict)

@@ -81,6 +81,7 @@ def read_facts(system: System, *, components: Iterable[str] = tuple(wanted.COMPO
         files={file: read_entry(system, file, names) for file in wanted.CONFIG_MODES},
         shipped=read_shipped(system, unreadable),
         systemd_answers=bool(units),
+        udev_runs=system.is_live and _exists(system, layout.UDEV_CONTROL_SOCKET),
         units=units,
         needs_reload=needs_reload,
         packages=packages,

@@ -142,7 +142,7 @@ def _plan_shipped(facts: Facts, chosen: Collection[str]) -> Iterator[Step]:
         has_rules |= place.parent.name == "rules.d"
     if has_tmpfiles and facts.is_live:
         yield Step("make-tmpfiles", "systemd-tmpfiles", "its file is new")
-    if has_rules and facts.is_live:
+    if has_rules and facts.udev_runs:
         yield Step("reload-udev", "udev", "a rule is new")
 
 
