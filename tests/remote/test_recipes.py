@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import asyncssh
 import pytest
 
@@ -12,6 +14,7 @@ from meetingctl.core.target import parse_target
 from meetingctl.remote.hosts import HostKeys, name_host
 from meetingctl.remote.recipes.connection import open_connection
 from meetingctl.remote.recipes.link import Link
+from meetingctl.remote.recipes.session import Session
 from meetingctl.remote.session import Login
 from meetingctl.remote.visit import Privilege
 from meetingctl.remote.ways import Route
@@ -149,3 +152,40 @@ def test_words_that_make_no_sense(here, words, reason):
 def test_a_device_is_not_told_of_a_server_that_it_cannot_reach(here, tmp_path):
     refused = here("remote", "install", "device@192.0.2.7", "--device-key", "cam-7", "--from", str(tmp_path / "x"))
     assert (refused.code, "a device cannot reach" in refused.err, "--api-url" in refused.err) == (2, True, True)
+
+
+def test_a_link_is_opened_again_and_a_login_that_stays_refused_ends_it(monkeypatch):
+    opened = []
+
+    def opener():
+        opened.append(len(opened))
+        if len(opened) == 2:
+            raise Unreachable("away")
+        if len(opened) > 3:
+            raise AuthError("refused")
+        return FakeLink()
+
+    class FakeLink:
+        def close(self) -> None:
+            pass
+
+    told = []
+    session = Session(opener, time.monotonic() + 60, told.append)
+    monkeypatch.setattr("meetingctl.remote.recipes.session.PAUSE_S", (0.01, 0.02))
+    first = session.link()
+    assert session.link() is first
+    session.drop()
+    assert session.link() is not first
+    assert told == ["away"]
+    session.drop()
+    monkeypatch.setattr("meetingctl.remote.recipes.session.REFUSES_S", 0.05)
+    with pytest.raises(AuthError, match="refused"):
+        session.link()
+
+
+def test_a_first_link_is_opened_at_once_or_not_at_all():
+    def opener():
+        raise Unreachable("away")
+
+    with pytest.raises(Unreachable, match=r"^away$"):
+        Session(opener, time.monotonic() + 60, print).link()

@@ -18,6 +18,7 @@ from meetingctl.remote.route import reach
 from meetingctl.remote.ways import Route, Via
 
 PAUSE_S = (1.0, 15.0)
+REFUSES_S = 120.0
 
 Opener = Callable[[], Link]
 
@@ -70,13 +71,18 @@ class Session:
 
     def _open_again(self) -> Link:
         pause_s, failure = PAUSE_S[0], ""
+        refuses_until_s = 0.0
         while True:
             try:
                 return self.opener()
             except HostKeyChanged:
                 raise
             except (Unreachable, AuthError) as error:
-                # A system that comes up refuses logins; the same ones were good before.
+                # A system that comes up refuses logins for a while; the same ones were good before.
+                if isinstance(error, AuthError):
+                    refuses_until_s = refuses_until_s or time.monotonic() + REFUSES_S
+                    if time.monotonic() > refuses_until_s:
+                        raise
                 if failure != error.message:
                     failure = error.message
                     self.note(failure)
