@@ -60,7 +60,9 @@ def request_for(tmp_path: Path) -> dict[str, str]:
     return {"root": str(tmp_path), "folder": "etc/rpi-cam", "staging": str(tmp_path), "archive": "a.tar", "stamp": "T"}
 
 
-def test_the_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", [2, 1 << 20], ids=["exchange", "a file system without it"])
+def test_the_folder_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: int) -> None:
+    monkeypatch.setattr(backup_far, "RENAME_EXCHANGE", flag)
     folder = tmp_path / "etc/rpi-cam"
     tar_of(tmp_path / "a.tar", config=b"new", locales_fr=b"{}")
     folder.parent.mkdir()
