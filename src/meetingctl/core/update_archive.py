@@ -94,7 +94,7 @@ class _Header(tarfile.TarInfo):
     """A member's header; the records for long names and attributes, which tarfile reads whole, are kept small."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Header:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         header = super().frombuf(buf, encoding, errors)
         if header.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and header.size > _LARGEST_HEADER_BYTES:
             raise TooLarge(f"a header of {header.size} bytes in the package", hint=_HINT)

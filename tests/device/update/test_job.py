@@ -58,7 +58,8 @@ def test_install_update_and_go_back(camera: Camera) -> None:
     camera.set_unit(layout.WEB_UNIT, "active")
     camera.set_unit(layout.WATCHDOG_UNIT, "inactive")
     second = apply(
-        camera, camera.package("1.1.0", units=(layout.ONVIF_UNIT,), restart_services=(layout.WEB_UNIT, STREAM))
+        camera,
+        camera.package("1.1.0", units=(layout.ONVIF_UNIT, layout.WEB_UNIT), restart_services=(layout.WEB_UNIT, STREAM)),
     )
     assert second["from"] == "1.0.0"
     assert camera.calls("restart") == [STREAM, layout.WEB_UNIT]  # what shows the update goes last
@@ -104,15 +105,19 @@ def test_the_folder_of_an_original_device_is_kept_and_comes_back(camera: Camera)
     unit.parent.mkdir(parents=True)
     unit.write_text("[Service]\n# original\n")
     camera.set_unit(STREAM, "active")
+    camera.set_unit(layout.WEB_UNIT, "active")  # this release has none
     verdict = judge_package(camera.system, camera.package("1.0.0"))
     assert verdict.findings.errors == ()
     assert "takes the place of another program, version 2.32.58" in verdict.findings.warnings[0]
     apply(camera, camera.packages / "rpi-cam-update_1.0.0.tar.gz")
     assert web.is_symlink()
     assert (camera.path(layout.WEB_RELEASES_DIR) / "2.32.58/app.py").exists()
+    assert layout.WEB_UNIT not in camera.calls("restart")
+    camera.set_unit(layout.WEB_UNIT, "inactive")  # as `device check --repair` leaves it
     roll_back(camera.system, lambda _: None, health_s=0.4)
     assert (web / "app.py").read_text() == "app\n"
     assert unit.read_text() == "[Service]\n# original\n"
+    assert camera.units()[layout.WEB_UNIT] == "active"
     assert not camera.path("/usr/local/bin/meetingctl").exists()
 
 

@@ -32,6 +32,7 @@ def activate(system: System, change: Change, report: Report, *, restart: bool, h
     if change.origin:
         origin = _web_folder(system) if releases.is_original(system) else releases.folder_of(system, change.origin)
         replaced.keep_replaced(system, replaced.outside_files(target), origin)
+        journal.note_health(origin, change.health)
     journal.note_change(system, change)
     releases.point_to(system, change.target)
     return complete(system, change, report, restart=restart, health_s=health_s)
@@ -47,12 +48,14 @@ def complete(system: System, change: Change, report: Report, *, restart: bool, h
     repair_setup(system, report, start=restart and not change.origin)
     if not restart or not health.is_booted(system):
         return ""
-    for line in health.restart_units(system, change.restart):
+    brought = replaced.brought_units(target)
+    for line in health.restart_units(system, [name for name in change.restart if name in brought]):
         report.say(line)
     if change.origin:
         health.start_enabled(system, replaced.added_units(releases.folder_of(system, change.origin)))
-    report.say(f"watching {', '.join(change.health.active_units) or 'no unit'}")
-    return health.wait_healthy(system, change.health, timeout_s=health_s, steady_s=min(health.STEADY_S, health_s / 2))
+    expected = change.health.expected_of(brought, is_reset=bool(change.settings_backup))
+    report.say(f"watching {', '.join(expected.active_units) or 'no unit'}")
+    return health.wait_healthy(system, expected, timeout_s=health_s, steady_s=min(health.STEADY_S, health_s / 2))
 
 
 def finish(system: System, change: Change, report: Report) -> None:
@@ -88,8 +91,10 @@ def return_to(system: System, back: Change, report: Report, *, restart: bool, he
     if health.is_booted(system):
         system.run("systemctl", "daemon-reload", timeout_s=_RELOAD_TIMEOUT_S)
         system.run("udevadm", "control", "--reload", timeout_s=_RELOAD_TIMEOUT_S)
+        health.enable_units(system, back.health.enabled_units)
         if restart:
-            for line in health.restart_units(system, back.restart):
+            stopped = health.find_stopped(system, back.health)
+            for line in health.restart_units(system, dict.fromkeys((*back.restart, *stopped))):
                 report.say(line)
             steady_s = min(health.STEADY_S, health_s / 2)
             fault = health.wait_healthy(system, back.health, timeout_s=health_s, steady_s=steady_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from meetingctl.core import layout
@@ -21,19 +21,28 @@ _PROBE_TIMEOUT_S = 5.0
 _ASK_TIMEOUT_S = 10.0
 # The web page shows the update, and the agent carries the connection that watches it.
 _LAST_UNITS = (layout.TUNNEL_AGENT_UNIT, layout.WEB_UNIT)
+# With nothing to do they end by themselves and stay off; an original's scripts ran on.
+_UNITS_THAT_MAY_END = (layout.RECORDER_UNIT, layout.ONVIF_UNIT)
 _UNITS_WITHOUT_SETTINGS = (layout.STREAM_UNIT, layout.WATCHDOG_UNIT, layout.WEB_UNIT)
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What worked at one moment."""
+    """What worked at one moment, and which units start at boot."""
 
     active_units: tuple[str, ...] = ()
     has_stream: bool = False
+    enabled_units: tuple[str, ...] = ()
 
-    def without_settings(self) -> Health:
-        """Return what must still work with an empty configuration, which switches daemons off and the camera over."""
-        return Health(tuple(name for name in self.active_units if name in _UNITS_WITHOUT_SETTINGS))
+    def expected_of(self, units: Collection[str], *, is_reset: bool) -> Health:
+        """Return what must work with a release that brings these units.
+
+        An empty configuration switches daemons off and chooses another camera, so less is expected after a reset.
+        """
+        active = [name for name in self.active_units if name in units]
+        if is_reset:
+            return Health(tuple(name for name in active if name in _UNITS_WITHOUT_SETTINGS))
+        return Health(tuple(active), self.has_stream and layout.STREAM_UNIT in active)
 
 
 def is_booted(system: System) -> bool:
@@ -46,17 +55,25 @@ def read_health(system: System) -> Health:
     if not is_booted(system):
         return Health()
     active = tuple(name for name in layout.UNITS if read_unit(system, name).active == "active")
-    return Health(active, layout.STREAM_UNIT in active and not _stream_fault(system))
+    enabled = tuple(name for name in layout.UNITS if _is_enabled(system, name))
+    return Health(active, layout.STREAM_UNIT in active and not _stream_fault(system), enabled)
 
 
 def find_fault(system: System, before: Health, *, stream: bool = True) -> str:
     """Return the first thing that worked before and does not now; empty when all do."""
     for name in before.active_units:
         unit = read_unit(system, name)
-        if unit.active != "active":
+        if unit.active != "active" and not (
+            name in _UNITS_THAT_MAY_END and unit.is_stopped and unit.result == "success"
+        ):
             result = "" if unit.result in {"", "success"} else f", {unit.result}"
             return f"{name} is {unit.active or 'unknown'} ({unit.sub}{result}, code {unit.exit_status})"
     return _stream_fault(system) if stream and before.has_stream else ""
+
+
+def find_stopped(system: System, before: Health) -> list[str]:
+    """Return the units that worked before and do not now."""
+    return [name for name in before.active_units if read_unit(system, name).active != "active"]
 
 
 def wait_healthy(
@@ -106,15 +123,25 @@ def restart_units(system: System, names: Iterable[str]) -> list[str]:
 def start_enabled(system: System, names: Iterable[str]) -> None:
     """Start units that are new on this device and switched on; one that somebody stopped is not new."""
     for name in names:
-        unit = f"{name}.service"
-        if system.run("systemctl", "is-enabled", "--quiet", "--", unit, timeout_s=_ASK_TIMEOUT_S).ok:
-            system.run("systemctl", "start", "--", unit, timeout_s=RESTART_TIMEOUT_S)
+        if _is_enabled(system, name):
+            system.run("systemctl", "start", "--", f"{name}.service", timeout_s=RESTART_TIMEOUT_S)
+
+
+def enable_units(system: System, names: Iterable[str]) -> None:
+    """Switch on again what started at boot before."""
+    for name in names:
+        if not _is_enabled(system, name):
+            system.run("systemctl", "enable", "--", f"{name}.service", timeout_s=_ASK_TIMEOUT_S)
 
 
 def remove_units(system: System, names: Iterable[str]) -> None:
     """Stop units whose files are about to go, and switch them off."""
     for name in names:
         system.run("systemctl", "disable", "--now", "--", f"{name}.service", timeout_s=RESTART_TIMEOUT_S)
+
+
+def _is_enabled(system: System, name: str) -> bool:
+    return system.run("systemctl", "is-enabled", "--quiet", "--", f"{name}.service", timeout_s=_ASK_TIMEOUT_S).ok
 
 
 def _stream_fault(system: System) -> str:

@@ -106,12 +106,18 @@ def plan_rollback(system: System) -> Change:
 
 
 def _way_back(system: System, back: Change) -> Change:
-    """Return the change that a rollback undoes: what works now must work then, as far as the former release has it."""
+    """Return the change that a rollback undoes.
+
+    What works now must work then, as far as the former release has it; of another program, what worked with it.
+    """
     folder = releases.folder_of(system, back.target)
+    if not (folder / releases.PROGRAM_NAME).is_file():
+        before = journal.read_noted_health(folder)
+        return Change(back.target, back.origin, health=before, restart=before.active_units)
     now = health.read_health(system)
-    active = tuple(name for name in now.active_units if name not in replaced.added_units(folder))
-    has_stream = now.has_stream and (folder / releases.PROGRAM_NAME).is_file()
-    return Change(back.target, back.origin, health=health.Health(active, has_stream), restart=active)
+    added = replaced.added_units(folder)
+    active = tuple(name for name in now.active_units if name not in added)
+    return Change(back.target, back.origin, health=health.Health(active, now.has_stream), restart=active)
 
 
 def settle_device(system: System, tell: Tell, *, health_s: float = health.HEALTH_TIMEOUT_S) -> list[str]:
@@ -206,7 +212,7 @@ def _switch(system: System, verdict: Verdict, folder: Path, options: Options, re
     begun = Change(
         origin,
         folder.name,
-        health=before.without_settings() if options.reset_settings else before,
+        health=before,
         restart=tuple(name for name in wanted if name in before.active_units),
         settings_backup=f"{layout.CONFIG_DIR}.backup_update_{stamp}" if options.reset_settings else "",
     )

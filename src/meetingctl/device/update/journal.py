@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from meetingctl.core import layout
 from meetingctl.core.paths import write_atomic
@@ -12,6 +15,7 @@ from meetingctl.device.update.health import Health
 from meetingctl.device.update.releases import sync_folder
 
 _NAME = ".change.json"
+_HEALTH_NAME = f"{layout.RELEASE_FACTS_DIR_NAME}/health.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,11 @@ def read_change(system: System) -> Change | None:
     """Return the change that was begun; None without one."""
     try:
         facts = json.loads((system.path(layout.WEB_RELEASES_DIR) / _NAME).read_bytes())
-        health = facts["health"]
         return Change(
             str(facts["origin"]),
             str(facts["target"]),
             bool(facts["is_rollback"]),
-            Health(tuple(health["active_units"]), bool(health["has_stream"])),
+            _health(facts["health"]),
             tuple(facts["restart"]),
             str(facts["settings_backup"]),
         )
@@ -53,3 +56,20 @@ def forget_change(system: System) -> None:
     releases = system.path(layout.WEB_RELEASES_DIR)
     (releases / _NAME).unlink(missing_ok=True)
     sync_folder(releases)
+
+
+def note_health(folder: Path, health: Health) -> None:
+    """Write into a release what worked with it when another took its place."""
+    write_atomic(folder / _HEALTH_NAME, json.dumps(asdict(health), indent=1) + "\n")
+
+
+def read_noted_health(folder: Path) -> Health:
+    """Return what worked with a release; nothing when it was never noted."""
+    try:
+        return _health(json.loads((folder / _HEALTH_NAME).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Health()
+
+
+def _health(facts: Mapping[str, Any]) -> Health:
+    return Health(tuple(facts["active_units"]), bool(facts["has_stream"]), tuple(facts["enabled_units"]))

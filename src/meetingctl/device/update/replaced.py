@@ -52,6 +52,11 @@ def keep_replaced(system: System, paths: Iterable[str], folder: Path) -> None:
     write_atomic(folder / _LIST_NAME, json.dumps(kept, indent=1) + "\n")
 
 
+def brought_units(folder: Path) -> set[str]:
+    """Return the units, without suffix, that a release brings."""
+    return {path.stem for path in (folder / "packaging/systemd").glob("*.service")}
+
+
 def added_units(folder: Path) -> list[str]:
     """Return the units, without suffix, that were not there before the release after `folder` brought them."""
     prefix = f"{layout.UNIT_DIR}/"
