@@ -7,6 +7,7 @@ what it should have now; what became of it is reported as the device would repor
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -52,6 +53,7 @@ class Drive:
     _running: dict[str, asyncio.Future[Report]] = field(default_factory=dict)
     _due_s: dict[str, float] = field(default_factory=dict)
     _asked_s: dict[str, float] = field(default_factory=dict)
+    _looked_s: float = -math.inf
     _silent_since_s: float | None = None
     _said: str = ""
 
@@ -65,7 +67,9 @@ class Drive:
             while True:
                 self._say(item)
                 if item["state"] == "running":
-                    await self._look(item)
+                    if time.monotonic() - self._looked_s >= self.poll_s:
+                        await self._look(item)
+                        self._looked_s = time.monotonic()
                     await self._start_due()
                 if self._is_over(item):
                     return Driven(item, self.reports)
