@@ -52,7 +52,6 @@ def fleet(tmp_path: Path) -> Iterator[World]:
         made = world.operator.json("fleet", "create", world.key, "--type", "e2e", "--distribution", "e2e")
         world.token_code = str(made["token_code"])
         assert world.operator.run("fleet", "authorize", world.key).returncode == 0
-        assert world.operator.run("fleet", "tokens", world.key, "--set", "1").returncode == 0
         yield world
     finally:
         world.close()
@@ -83,23 +82,32 @@ def test_an_installation_and_the_same_again(
     assert done.code == 0, done.out + done.err
     assert [step["do"] for step in done.json["steps"]] == wanted
     assert [(row["check"], row["ok"]) for row in done.json["checks"]] == [("units", True), ("heartbeat", True)]
-    assert fleet.operator.json("fleet", "show", fleet.key)["token_count"] == 0
     assert flashed.read("/fake/hostname") == "cam-e2e\n"
     assert flashed.read("/etc/hosts") == "127.0.0.1\tlocalhost\n127.0.1.1\tcam-e2e\n"
     assert flashed.calls.count("reboot") == 1
-    meeting = json.loads(flashed.read("/etc/rpi-cam/meeting.json"))
+    # The fleet has given this device no token to consume.
+    assert "the device is not provisioned: cam-e2e: no tokens left" in done.json["warnings"][0]
+    assert read_meeting(flashed)["provisioned"] is False
+    assert "MEETING_PROVISIONED=no" in flashed.read("/etc/rpi-cam/config.env")
+    assert re.search(r"unpacking \d+\n(.*\n)*.*install-package: Applying\n", log.read_text())
+    assert not list(flashed.path("/root/.cache/meetingctl").iterdir())
+
+    assert fleet.operator.run("fleet", "tokens", fleet.key, "--set", "1").returncode == 0
+    later = here(*line, stdin=code)
+    assert (later.code, [step["do"] for step in later.json["steps"]]) == (0, ["burn-token", "repair"]), later.err
+    assert fleet.operator.json("fleet", "show", fleet.key)["token_count"] == 0
     facts = {"device_key": fleet.key, "token_code": fleet.token_code, "provisioned": True, "tunnel_host": "127.0.0.1"}
-    assert meeting.items() >= facts.items()
+    assert read_meeting(flashed).items() >= facts.items()
     assert flashed.path("/etc/rpi-cam/meeting.json").stat().st_mode & 0o777 == 0o600
     assert flashed.path("/etc/rpi-cam/config.env").group() == "www-data"
     assert "MEETING_PROVISIONED=yes" in flashed.read("/etc/rpi-cam/config.env")
-    assert re.search(r"unpacking \d+\n(.*\n)*.*install-package: Applying\n", log.read_text())
+
+    published = fleet.operator.run("fleet", "publish", str(package), "--type", "e2e", "--distribution", "e2e")
+    assert published.returncode == 0, published.stderr
+    again = here(*words(flashed, "--release", "e2e/e2e/1.2.3", *member, "--json"), stdin=code)
+    assert (again.code, again.json["steps"], again.json["changed"]) == (0, [], False), again.out + again.err
     for text in (log.read_text(), *flashed.calls, done.out, done.err, flashed.read("/etc/rpi-cam/config.env")):
         assert fleet.token_code not in text
-    assert not list(flashed.path("/root/.cache/meetingctl").iterdir())
-
-    again = here(*line, stdin=code)
-    assert (again.code, again.json["steps"], again.json["changed"]) == (0, [], False)
 
 
 def test_looking_only_and_sending_only(flashed: Flashed, package: Path, here: Cli) -> None:
@@ -207,6 +215,10 @@ def test_an_installation_that_fails_tells_its_exit_code_and_last_line(
     assert flashed.calls.count("reboot") == 0
     log = Path(re.findall(r"log: (\S+)", failed.err)[0])
     assert "disk is broken" in log.read_text()
+
+
+def read_meeting(flashed: Flashed) -> dict:
+    return json.loads(flashed.read("/etc/rpi-cam/meeting.json"))
 
 
 def read_or_empty(flashed: Flashed, name: str) -> str:

@@ -146,6 +146,8 @@ def _plan_repair(facts: InstallFacts, wishes: Wishes, steps: list[Step], done: C
     changed = [step.on for step in steps if step.do in {"install-package", "write-file", "burn-token", "keep-token"}]
     if changed:
         yield Step("repair", "units, folders and packages", f"{changed[-1]} changes")
+    elif {"burn-token", "keep-token"} & set(done):
+        yield Step("repair", "units, folders and packages", "the device belongs to the fleet now")
     elif facts.check:
         yield Step("repair", "units, folders and packages", f"device check ends with {facts.check}")
 

@@ -197,7 +197,8 @@ def _burn_token(job: Job, link: Link, facts: InstallFacts, step: Step) -> None:
     try:
         left = job.take_token()
     except MeetingctlError as error:
-        job.warn(f"the token was not consumed, so the device is not provisioned: {error.message}")
+        help_ = f"; {error.hint}, then this command again" if error.hint else ""
+        job.warn(f"no token was consumed, so the device is not provisioned: {error.message}{help_}")
         job.done.add(step.do)
         return
     job.progress.line(f"one token of {step.on} is consumed, {left} left")
