@@ -234,8 +234,8 @@ def test_a_clock_that_was_ahead_shuts_nobody_out() -> None:
     for number in range(5000):
         assert used.take(f"ahead {number}", NOW_S + 3600 + number / 100, NOW_S + 3600)
         counts.take(f"ahead {number}", NOW_S + 3600 + number, 1, NOW_S + 9000)
-    for number in range(5000):
-        assert used.take(str(number), NOW_S + number / 100, NOW_S), number
+    for number in range(3000):
+        assert used.take(str(number), NOW_S + number * 7 % 3000 / 100, NOW_S), number
     assert counts.take("now", NOW_S, 1, NOW_S)
     assert len(used) <= 4096
 

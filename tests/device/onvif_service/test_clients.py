@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from onvif import ONVIFCamera, ONVIFError
 from stream.conftest import gstreamer  # noqa: F401 - a fixture
 from stream.support import probe, running_stream, wait_until
 
-from meetingctl.device.stream.control import ask_daemon
+from meetingctl.device.stream.control import ONVIF, ask_daemon
 from meetingctl.device.system import System
 
 from .conftest import V4L2_CTL
@@ -54,7 +55,9 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     (tools / "v4l2-ctl").chmod(0o755)
     (modules / "gpiod.py").write_text(GPIOD)
     configure(root, {"RTSP_USER": USER, "RTSP_PASSWORD": PASSWORD, "RELAY_ENABLE": "yes", "RELAY_GPIO_PIN": 17})
-    daemon = Running(root, path=f"{tools}:{os.environ['PATH']}", env={"PYTHONPATH": str(modules)})
+    daemon = Running(
+        root, path=f"{tools}:{os.environ['PATH']}", env={"PYTHONPATH": f"{modules}:{os.environ.get('PYTHONPATH', '')}"}
+    )
     daemon.start(f"--discovery-port={free_udp_port()}")
     yield daemon
     daemon.stop()
@@ -191,6 +194,25 @@ def test_the_command_line_switches_the_relay_that_the_service_holds(camera: Runn
     pulled = check_response(camera.call("tev:PullMessages", asked, path))
     states = [item.get("Value") for item in pulled.iterfind(".//{*}Data/{*}SimpleItem")]
     assert states == ["inactive", "active", "inactive"]
+
+
+def test_a_client_that_is_gone_takes_no_message_along(camera: Running) -> None:
+    from .schemas import check_response, request
+
+    camera.user, camera.password = USER, PASSWORD
+    created = check_response(camera.call("tev:CreatePullPointSubscription", path="/onvif/event_service"))
+    path = "/" + created.findtext(".//{*}Address").split("/", 3)[3]
+    asked = "<tev:Timeout>PT20S</tev:Timeout><tev:MessageLimit>10</tev:MessageLimit>"
+    assert b"inactive" in camera.call("tev:PullMessages", asked, path)
+    body = request("tev:PullMessages", asked, user=USER, password=PASSWORD)
+    with socket.create_connection(("127.0.0.1", camera.port), timeout=20) as gone:
+        gone.sendall(f"POST {path} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        camera.call("tds:GetHostname")  # by now the pull waits
+    ask_daemon(camera.system, "relay on", daemon=ONVIF)
+    try:
+        assert b'Value="active"' in camera.call("tev:PullMessages", asked, path)
+    finally:
+        ask_daemon(camera.system, "relay off", daemon=ONVIF)
 
 
 def test_renew_unsubscribe_and_a_pull_that_waits(camera: Running) -> None:
