@@ -19,7 +19,7 @@ from meetingctl.core.errors import MeetingctlError, Unreachable
 from meetingctl.core.target import DeviceTarget
 from meetingctl.remote.fanout import Report, Result
 
-POLL_S = 5.0
+POLL_S = 2.0  # the server takes its steps as often
 ASK_AGAIN_S = 30.0
 RETRY_S = 60.0
 SILENT_S = 600.0  # a server that does not answer for so long ends the drive
