@@ -128,6 +128,12 @@ def test_what_stands_in_the_way_of_the_whole(cli: Cli, device: Device) -> None:
     device.path(layout.PROGRAM).unlink()
     found = cli("device", "check", "--json").json["missing"]
     assert [step["on"] for step in found if step["do"] == "by-hand"] == ["/opt/rpi-cam-webmanager", "systemd"]
+    # A machine that is no camera is not made one by a slip.
+    before = sorted(device.root.rglob("*"))
+    assert cli("device", "check", "--repair").code == 1
+    assert sorted(path for path in device.root.rglob("*") if "meetingctl" not in path.parts) == [
+        path for path in before if "meetingctl" not in path.parts
+    ]
     wrong = cli("device", "check", "--component", "camera")
     assert (wrong.code, "no component 'camera'" in wrong.err) == (2, True)
 

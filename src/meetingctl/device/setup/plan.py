@@ -34,6 +34,9 @@ def make_plan(
     if facts.unfinished_update:
         # Which release is the current one, and so all the rest, is known afterwards.
         return [Step("settle-update", layout.WEB_RELEASES_DIR, facts.unfinished_update)]
+    if not facts.has_program:
+        # Not a camera yet, and perhaps not meant to be one: nothing of this machine is changed.
+        return list(_plan_release(facts))
     return [
         *_plan_release(facts),
         *_plan_masks(facts),
@@ -220,7 +223,7 @@ def _plan_units(facts: Facts, chosen: Collection[str], *, start: bool) -> Iterat
 
 def _plan_foreign(facts: Facts) -> Iterator[Step]:
     """Switch off units of an older system under our names: their programs went with its folder."""
-    if not facts.shipped or not facts.has_program:
+    if not facts.shipped:
         return
     for name in layout.UNITS:
         unit = facts.units.get(name, _NO_UNIT)
