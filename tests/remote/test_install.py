@@ -111,8 +111,10 @@ def test_an_installation_and_the_same_again(
 
 
 def test_looking_only_and_sending_only(flashed: Flashed, package: Path, here: Cli) -> None:
-    looked = here(*words(flashed, "--check-only"))
+    looked = here(*words(flashed, "--check-only"), terminal=True)
     assert (looked.code, "raspberrypi" in looked.out) == (0, True)
+    assert "[####                ]  20 % raspberrypi" in looked.err
+    assert looked.err.endswith(" s\n")
     sent = here(*words(flashed, "--from", str(package), "--transfer-only", "--json"))
     assert [step["do"] for step in sent.json["steps"]] == ["send-package"]
     assert here(*words(flashed, "--from", str(package), "--transfer-only", "--json")).json["steps"] == []

@@ -147,7 +147,13 @@ def _open_installer(
     member = None if options.only_looks or options.transfer_only else read_membership(run, options, target)
     wishes = read_wishes(run, options, target, member)
     secrets = [secret.reveal() for secret in (password, member.token if member else None) if secret]
-    record = InstallLog(log or _log_path(run), _phases(run), run.out.warn, secrets)
+    phases = Phases(run)
+
+    def warn(text: str) -> None:
+        phases.close()
+        run.out.warn(text)
+
+    record = InstallLog(log or _log_path(run), phases.show, warn, phases.close, secrets)
     fleet = Fleet(run, member, str(target))
     with open_access(run, [target], password) as access:
         job = Job(wishes, record.progress(), until_s, fleet.take_token)
@@ -167,10 +173,12 @@ def _install(run: Invocation, installer: Installer, options: Options, record: In
             outcome = _do(run, installer, options)
     except KeyboardInterrupt:
         record.write(f"interrupted at {installer.at}")
+        record.end_phases()
         _tell_interrupt(run, installer)
         raise
     except MeetingctlError as error:
         record.write(f"error: {error.message}")
+        record.end_phases()
         if record.path.exists() and installer.at != CONNECTING:
             run.out.warn(f"stands at {installer.at}; log: {record.path}")
         raise
@@ -221,29 +229,39 @@ def _tell_interrupt(run: Invocation, installer: Installer) -> None:
     run.out.note(f"go on with: {installer.again}")
 
 
-def _phases(run: Invocation) -> Any:
-    """Return what shows a phase: a bar on a terminal, one line each elsewhere, nothing in the JSON formats."""
-    from meetingctl.cli.output import printable
+class Phases:
+    """Shows phases: a bar on a terminal, one line each elsewhere, nothing in the JSON formats."""
 
-    last, most = [""], [0]
+    def __init__(self, run: Invocation) -> None:
+        self._out = run.out
+        self._is_quiet = run.out.is_json or bool(run.options.get("quiet"))
+        self._last, self._most, self._is_open = "", 0, False
 
-    def show(percent: int, text: str) -> None:
-        # Small steps come in the order of what they need, not of their percentages: the bar never goes back.
-        most[0] = max(most[0], percent)
-        percent = most[0] if percent >= 0 else percent
-        is_quiet = run.out.is_json or run.options.get("quiet")
-        if is_quiet or text == last[0]:
+    def show(self, percent: int, text: str) -> None:
+        """Show one; below 0 stands for none. Steps come in the order of their needs, and the bar never goes back."""
+        self._most = max(self._most, percent)
+        name, before = text.partition(":")[0], self._last.partition(":")[0]
+        if self._is_quiet or text == self._last:
             return
-        name = text.partition(":")[0]
-        if run.out.err.isatty():
-            bar = f"[{'#' * (max(percent, 0) // 5):<20}] {max(percent, 0):3d} % " if percent >= 0 else ""
-            run.out.err.write(f"\r\x1b[K{bar}{printable(text)[:120]}{chr(10) if percent in (100, -1) else ''}")
-            run.out.err.flush()
-        elif name != last[0].partition(":")[0] or percent < 0:
-            run.out.note(f"{f'{percent:3d} % ' if percent >= 0 else ''}{text}")
-        last[0] = text
+        self._last = text
+        if self._out.err.isatty():
+            self._draw(text, percent >= 0)
+        elif name != before or percent < 0:
+            self._out.note(f"{self._most:3d} % {text}" if percent >= 0 else text)
 
-    return show
+    def close(self) -> None:
+        """End the line of the bar."""
+        if self._is_open:
+            self._out.err.write("\n")
+            self._is_open = False
+
+    def _draw(self, text: str, has_bar: bool) -> None:
+        from meetingctl.cli.output import printable
+
+        bar = f"[{'#' * (self._most // 5):<20}] {self._most:3d} % " if has_bar else ""
+        self._out.err.write(f"\r\x1b[K{bar}{printable(text)[:120]}")
+        self._out.err.flush()
+        self._is_open = True
 
 
 def _log_path(run: Invocation) -> Path:

@@ -19,6 +19,7 @@ class InstallLog:
     path: Path
     show_phase: Callable[[int, str], object]
     show_warning: Callable[[str], object]
+    end_phases: Callable[[], object]
     secrets: Collection[str] = field(default=(), repr=False)
     _file: TextIO | None = field(default=None, repr=False)
     _last: str = field(default="", repr=False)
@@ -30,7 +31,8 @@ class InstallLog:
         self._file = self.path.open("a", encoding="utf-8", errors="replace")
 
     def close(self) -> None:
-        """End the file."""
+        """End the file, and what shows the phases."""
+        self.end_phases()
         if self._file is not None:
             self._file.close()
             self._file = None

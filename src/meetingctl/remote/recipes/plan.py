@@ -98,7 +98,7 @@ def _plan_system(facts: InstallFacts, wishes: Wishes) -> Iterator[Step]:
 def _plan_files(facts: InstallFacts, wishes: Wishes) -> Iterator[Step]:
     if (member := wishes.member) is None:
         return
-    provisioned = meeting.is_provisioned(facts.meeting, member)
+    provisioned = is_member(facts, member)
     yield from plan_membership(facts, wishes, member, provisioned=provisioned)
 
 
@@ -118,6 +118,11 @@ def plan_membership(facts: InstallFacts, wishes: Wishes, member: Membership, *, 
         yield Step("write-file", CONFIG_ENV, why, detail)
 
 
+def is_member(facts: InstallFacts, member: Membership) -> bool:
+    """Say whether the device belongs to this fleet, a token consumed."""
+    return meeting.is_provisioned(facts.meeting, member)
+
+
 def _plan_package(facts: InstallFacts, wishes: Wishes, done: Collection[str]) -> Iterator[Step]:
     bundle = wishes.bundle
     if bundle is None or (facts.is_installed and facts.version == bundle.version):
@@ -132,7 +137,7 @@ def _plan_package(facts: InstallFacts, wishes: Wishes, done: Collection[str]) ->
 
 def _plan_token(facts: InstallFacts, wishes: Wishes, done: Collection[str]) -> Iterator[Step]:
     member = wishes.member
-    if member is None or meeting.is_provisioned(facts.meeting, member) or "burn-token" in done:
+    if member is None or is_member(facts, member) or "burn-token" in done:
         return
     if wishes.burns_token:
         yield Step("burn-token", member.device_key, "is not provisioned yet")
@@ -146,7 +151,7 @@ def _plan_repair(facts: InstallFacts, wishes: Wishes, steps: list[Step], done: C
     changed = [step.on for step in steps if step.do in {"install-package", "write-file", "burn-token", "keep-token"}]
     if changed:
         yield Step("repair", "units, folders and packages", f"{changed[-1]} changes")
-    elif {"burn-token", "keep-token"} & set(done):
+    elif {"burn-token", "keep-token"} & set(done) and wishes.member and is_member(facts, wishes.member):
         yield Step("repair", "units, folders and packages", "the device belongs to the fleet now")
     elif facts.check:
         yield Step("repair", "units, folders and packages", f"device check ends with {facts.check}")
