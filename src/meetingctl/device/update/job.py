@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 from meetingctl.core import layout
 from meetingctl.core.clock import iso_text
-from meetingctl.core.errors import Busy, Forbidden, MeetingctlError, NotFound
+from meetingctl.core.errors import Busy, Forbidden, MeetingctlError, NotFound, StorageFull
 from meetingctl.device.system import System
 from meetingctl.device.update import build, change, dependencies, health, journal, releases, replaced
 from meetingctl.device.update.check import Verdict, judge_package
@@ -61,7 +62,7 @@ def apply_package(system: System, path: Path, options: Options, tell: Tell) -> d
         except BaseException as error:
             if journal.read_change(system) is None:
                 _forget_unfinished(system, folder)
-            report.fail(error.message if isinstance(error, MeetingctlError) else f"stopped: {error!r}")
+            report.fail(_reason(error))
             raise
         return _end(system, verdict, outcome, options, report, has_new_packages=has_new_packages)
 
@@ -80,7 +81,7 @@ def roll_back(
             forth = _way_back(system, back)
             fault = change.revert(system, forth, report, restart=restart, health_s=health_s)
         except BaseException as error:
-            report.fail(error.message if isinstance(error, MeetingctlError) else f"stopped: {error!r}")
+            report.fail(_reason(error))
             raise
         if fault:
             report.fail(f"{back.target} is back, but {fault}")
@@ -153,6 +154,7 @@ def find_unfinished(system: System) -> str:
 def _only_job(system: System) -> Iterator[None]:
     if os.geteuid() and str(system.root) == "/":
         raise Forbidden("an update changes the system", hint="sudo meetingctl device update status")
+    umask = os.umask(0o022)  # a release is for every user of the device, whoever applies it
     try:
         with system.locked(layout.WEB_RELEASES_DIR, timeout_s=0):
             yield
@@ -160,6 +162,26 @@ def _only_job(system: System) -> Iterator[None]:
         if layout.WEB_RELEASES_DIR in error.message:
             raise Busy("another update runs on this device", hint="meetingctl device update status") from None
         raise
+    except OSError as error:
+        raise _translate(error) from error
+    finally:
+        os.umask(umask)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        error = _translate(error)
+    return error.message if isinstance(error, MeetingctlError) else f"stopped by {type(error).__name__}"
+
+
+def _translate(error: OSError) -> MeetingctlError:
+    text = f"{error.filename or 'a file'}: {error.strerror or error}"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return StorageFull(text, hint="df -h")
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return Forbidden(text, hint="sudo meetingctl device update status")
+    return MeetingctlError(text, hint="meetingctl device update status")
 
 
 def _settle(system: System, report: Report, health_s: float) -> None:
@@ -188,7 +210,12 @@ def _install_dependencies(system: System, verdict: Verdict, report: Report) -> b
     if not verdict.apt.missing or not system.is_live:
         return False
     report.say(f"apt-get install {' '.join(verdict.apt.missing)}")
-    dependencies.install_packages(system, verdict.apt.missing, report.say)
+    try:
+        dependencies.install_packages(system, verdict.apt.missing, report.say)
+    except MeetingctlError as error:
+        # A device without internet is updated all the same; whether it works then is looked at after the switch.
+        report.say(f"warning: {error.message}")
+        return False
     return True
 
 
