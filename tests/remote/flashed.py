@@ -87,7 +87,8 @@ esac""",
     "systemd-run": r"""
 echo "systemd-run $*" >>/fake/calls
 F=/fake/run
-mkdir -p $F; : >$F/journal
+mkdir -p $F /run/systemd/transient; : >$F/journal
+: >/run/systemd/transient/meetingctl-install.service
 for word; do case $word in --description=*) echo "${word#*=}" >$F/stage ;; esac; done
 while [ "$1" != -- ]; do shift; done
 shift

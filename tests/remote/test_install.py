@@ -210,6 +210,7 @@ def test_an_installation_that_fails_tells_its_exit_code_and_last_line(
     flashed: Flashed, package: Path, here: Cli
 ) -> None:
     flashed.write("/fake/while-applying", "echo disk is broken >&2; exit 9\n")
+    flashed.write("/run/meetingctl/update-status.json", '{"message": "of an earlier one", "progress": 20}')
     failed = here(*words(flashed, "--from", str(package), "--json"))
     assert failed.code == 1
     assert "install-package failed there: exit code" in failed.json["error"]["message"]
@@ -217,6 +218,7 @@ def test_an_installation_that_fails_tells_its_exit_code_and_last_line(
     assert flashed.calls.count("reboot") == 0
     log = Path(re.findall(r"log: (\S+)", failed.err)[0])
     assert "disk is broken" in log.read_text()
+    assert "of an earlier one" not in log.read_text()
 
 
 def read_meeting(flashed: Flashed) -> dict:

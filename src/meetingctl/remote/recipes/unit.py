@@ -19,6 +19,8 @@ UNIT = "meetingctl-install"
 POLL_S = (0.5, 3.0)
 JOURNAL_LINES = 1000
 _CURSOR = "-- cursor: "
+# The file may be that of an earlier update; systemd writes that of the unit when it starts.
+_PROGRESS = f"[ {UPDATE_STATUS_JSON} -nt /run/systemd/transient/{UNIT}.service ] && cat {UPDATE_STATUS_JSON}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def _look(link: Link, cursor: str) -> tuple[UnitFacts, list[str], str, Mapping[s
         '_SYSTEMD_INVOCATION_ID="$id"'
     )
     # The state is asked for first: what the unit wrote before it ended is then in the journal.
-    commands = {"unit": show_line(UNIT), "journal": journal, "progress": f"cat {UPDATE_STATUS_JSON}"}
+    commands = {"unit": show_line(UNIT), "journal": journal, "progress": _PROGRESS}
     sections = link.ask_sections(commands, privilege=Privilege.needed)
     lines = sections.get("journal", "").splitlines()
     marks = [line.removeprefix(_CURSOR).strip() for line in lines if line.startswith(_CURSOR)]
