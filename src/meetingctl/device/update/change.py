@@ -48,12 +48,11 @@ def complete(system: System, change: Change, report: Report, *, restart: bool, h
     repair_setup(system, report, start=restart and not change.origin)
     if not restart or not health.is_booted(system):
         return ""
-    brought = replaced.brought_units(target)
-    for line in health.restart_units(system, [name for name in change.restart if name in brought]):
+    for line in health.restart_units(system, change.restart):
         report.say(line)
     if change.origin:
         health.start_enabled(system, replaced.added_units(releases.folder_of(system, change.origin)))
-    expected = change.health.expected_of(brought, is_reset=bool(change.settings_backup))
+    expected = change.health.expected_of(replaced.brought_units(target), is_reset=bool(change.settings_backup))
     report.say(f"watching {', '.join(expected.active_units) or 'no unit'}")
     return health.wait_healthy(system, expected, timeout_s=health_s, steady_s=min(health.STEADY_S, health_s / 2))
 

@@ -234,13 +234,13 @@ def _switch(system: System, verdict: Verdict, folder: Path, options: Options, re
     now = iso_text(int(system.clock.wall_s() * 1000)) or ""
     releases.write_info(folder, releases.Info(verdict.package.version, now, origin))
     before = health.read_health(system)
-    wanted = verdict.package.manifest.restart_services
+    wanted, brought = verdict.package.manifest.restart_services, replaced.brought_units(folder)
     stamp = time.strftime("%Y%m%d%H%M%S", time.localtime(system.clock.wall_s()))
     begun = Change(
         origin,
         folder.name,
         health=before,
-        restart=tuple(name for name in wanted if name in before.active_units),
+        restart=tuple(name for name in wanted if name in before.active_units and name in brought),
         settings_backup=f"{layout.CONFIG_DIR}.backup_update_{stamp}" if options.reset_settings else "",
     )
     report.details = {**report.details, "switched": True}
