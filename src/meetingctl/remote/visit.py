@@ -88,8 +88,11 @@ class Visit:
 def explain_failure(target: str, user: str, answer: Answer) -> MeetingctlError:
     """Say why a command failed: the last line that it wrote to standard error, or its exit code. Pure."""
     lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
-    if any(line.startswith("sudo:") for line in lines):
-        reason = next(line for line in lines if line.startswith("sudo:")).removeprefix("sudo:").strip()
+    # Of several the last says most: "no password was provided" comes before "1 incorrect password attempt". A host name
+    # that does not resolve is a warning of sudo, after which the command runs.
+    refusals = [line for line in lines if line.startswith("sudo:") and "unable to resolve host" not in line]
+    if refusals:
+        reason = refusals[-1].removeprefix("sudo:").strip()
         return AuthError(
             f"{target}: {user} may not become root: {reason[:_SHOWN_ERROR]}",
             hint="give the password with --ask-password, or log in as another user with --user NAME",
