@@ -87,7 +87,7 @@ def main(verb, *words):
         point((state / "former").read_text())
         recorder.write_text("active\n")
         return status("success", 100, "returned")
-    folder = Path(words[0])
+    folder = root / words[0].lstrip("/")
     status("applying", 50, "building")
     manifest = json.loads((folder / "update_manifest.json").read_text())
     for item in manifest["files"]:

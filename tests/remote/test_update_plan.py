@@ -10,7 +10,7 @@ import pytest
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.plan import as_rows
 from meetingctl.core.update_package import Dependencies, ListedFile, Package, UpdateManifest
-from meetingctl.remote.update.plan import Wish, find_regressions, parse_facts, plan_update
+from meetingctl.remote.update.plan import Wish, find_regressions, parse_damaged, parse_facts, plan_update
 from meetingctl.remote.update.source import Source, SourceFile
 
 CASES = sorted((Path(__file__).parents[1] / "data/plan/remote_update").glob("*.json"))
@@ -53,3 +53,9 @@ def test_only_what_worked_before_counts_as_worse():
 def test_an_answer_that_makes_no_sense_is_an_error(answer):
     with pytest.raises(MeetingctlError, match="makes no sense"):
         parse_facts("cam-1", answer)
+
+
+@pytest.mark.parametrize("answer", [{}, {"damaged": "x"}])
+def test_an_answer_about_staging_that_makes_no_sense_is_an_error(answer):
+    with pytest.raises(MeetingctlError, match="makes no sense"):
+        parse_damaged("cam-1", answer)

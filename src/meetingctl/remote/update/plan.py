@@ -50,8 +50,8 @@ def parse_facts(target: str, answer: Mapping[str, Any]) -> Facts:
             str(answer["version"])[:64],
             bool(answer["has_program"]),
             (int(major), int(minor)),
-            str(answer["arch"]),
-            str(answer["boot_id"]),
+            str(answer["arch"])[:20],
+            str(answer["boot_id"])[:64],
             int(answer["free_bytes"]),
             int(answer["uploads_free_bytes"]),
             frozenset(str(name) for name in answer["present"]),
@@ -59,6 +59,14 @@ def parse_facts(target: str, answer: Mapping[str, Any]) -> Facts:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise MeetingctlError(f"{target}: its answer makes no sense: {exc!r}") from exc
+
+
+def parse_damaged(target: str, answer: Mapping[str, Any]) -> str:
+    """Return the name of an upload that arrived damaged, empty when all are whole. Raises: MeetingctlError."""
+    damaged = answer.get("damaged")
+    if not isinstance(damaged, list):
+        raise MeetingctlError(f"{target}: its answer makes no sense: {str(answer)[:80]!r}")
+    return str(damaged[0])[:200] if damaged else ""
 
 
 def refuse_strangers(target: str, facts: Facts) -> None:

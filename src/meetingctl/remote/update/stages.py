@@ -22,6 +22,7 @@ from meetingctl.remote.update.plan import (
     find_regressions,
     job_of,
     missing_files,
+    parse_damaged,
     parse_facts,
     plan_update,
     refuse_strangers,
@@ -55,7 +56,9 @@ async def _begin(visit: Visit, job: Job) -> Result | None:
         facts = await _look(staging, source, uploads)
         job.before, job.boot_id = job.before or facts.version, facts.boot_id
         if unit.is_running and unit.job != _job_of(source):
-            raise Busy(f"{job.target}: {UNIT}.service runs there for {unit.job or 'something else'}", hint="try again")
+            raise Busy(
+                f"{job.target}: {UNIT}.service runs there for {unit.job[:80] or 'something else'}", hint="try again"
+            )
         is_new = unit.is_over and unit.job == _job_of(source) and job.invocation not in {None, unit.invocation}
         job.invocation = unit.invocation
         if (unit.is_running or is_new) and not job.order.dry_run:
@@ -89,12 +92,10 @@ async def _bring(staging: Staging, job: Job, source: Source, facts: Facts, uploa
         await _send(staging.visit, job, source, facts, uploads)
         job.say("putting the package together there")
         answer = await staging.request(_request("stage", source, uploads), privilege=Privilege.needed)
-        if not answer["damaged"]:
-            return str(answer["folder"])
+        if not (damaged := parse_damaged(job.target, answer)):
+            return staging_folder(source)
         facts = await _look(staging, source, uploads)
-    raise MeetingctlError(
-        f"{job.target}: {answer['damaged'][0]} was damaged on the way, twice", hint="check the disk of the device"
-    )
+    raise MeetingctlError(f"{job.target}: {damaged} was damaged on the way, twice", hint="check the disk of the device")
 
 
 async def _send(visit: Visit, job: Job, source: Source, facts: Facts, uploads: str) -> None:
@@ -228,7 +229,7 @@ async def _follow(visit: Visit, job: Job) -> tuple[UnitFacts, Mapping[str, Any]]
         text = await _cat_status(visit)
         status = _read_status(text) if text != job.old_status else {}
         if message := str(status.get("message") or "")[:200]:
-            job.say(f"{status.get('progress', 0)} % {message}")
+            job.say(f"{str(status.get('progress', 0))[:4]} % {message}")
         if not unit.is_running:
             return unit, status
         await asyncio.sleep(pause_s)
@@ -261,6 +262,11 @@ async def _clean(visit: Visit, job: Job) -> None:
         await staging.request(_request("clean", job.order.source, uploads), privilege=Privilege.needed)
 
 
+def staging_folder(source: Source | None) -> str:
+    """Return the folder on the device in which a package is put together."""
+    return f"{layout.WEB_STAGING_DIR}/{source.digest[:16] if source else 'none'}"
+
+
 def _request(action: str, source: Source | None, uploads: str) -> dict[str, Any]:
     return {
         "action": action,
@@ -271,7 +277,7 @@ def _request(action: str, source: Source | None, uploads: str) -> dict[str, Any]
         "system": _SYSTEM_NAME,
         "boot_id": layout.BOOT_ID_FILE,
         "uploads": uploads,
-        "staging_folder": f"{layout.WEB_STAGING_DIR}/{source.digest[:16] if source else 'none'}",
+        "staging_folder": staging_folder(source),
         "files": [file.as_request() for file in source.files.values()] if source else [],
         "manifest": read_text_manifest(source) if source and action == "stage" else "",
     }
