@@ -44,7 +44,7 @@ class FactSource:
         self.needs_sync = may_write
         self._may_write = may_write
         self._system = system
-        # Looked at for every request; the system would check the whole path each time, which costs thirty times as much.
+        # Looked at for every request: to let the system check the whole path each time costs thirty times as much.
         self._watched = tuple(str(system.root / path.lstrip("/")) for path in (CONFIG_ENV, RECORDER_CONF, ONVIF_CONF))
         file = read_env(system)
         self._loaded: Loaded = load_config(file)
