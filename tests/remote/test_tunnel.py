@@ -118,11 +118,11 @@ def test_a_tunnel_that_hangs_up_is_given_up_early_after_a_few_tries(client, star
 
 @pytest.mark.parametrize("is_last", [True, False])
 def test_an_agent_that_is_not_connected_is_named(client, is_last):
-    error, took_s = failure_of(client, local_port=None, connect_s=1.0, is_last=is_last)
+    # Only the last way is worth waiting for.
+    error, took_s = failure_of(client, local_port=None, connect_s=1.0 if is_last else 60.0, is_last=is_last)
     assert error.message == f"{KEY}: its agent is not connected"
     assert error.hint == f"meetingctl tunnel stats {KEY}"
-    assert took_s < 5
-    assert is_last or took_s < 1
+    assert took_s < 30
 
 
 def test_the_hint_is_about_the_device_also_for_a_server_that_needs_none(client, meetingctl):
