@@ -135,12 +135,13 @@ def prepared_root(cache: Path) -> Iterator[Path]:
     name = f"{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     root = cache / name
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not root.is_dir():
-            _make_root(root)
-            _drop_other_roots(cache, name)
-        fcntl.flock(lock, fcntl.LOCK_SH)
+    with (cache / f"{name}.lock").open("w") as held:
+        with (cache / "make.lock").open("w") as making:
+            fcntl.flock(making, fcntl.LOCK_EX)
+            fcntl.flock(held, fcntl.LOCK_SH)
+            if not root.is_dir():
+                _make_root(root)
+                _drop_other_roots(cache, name)
         yield root
 
 
@@ -299,7 +300,7 @@ class BootedDevice:
             # A control group of its own: two devices in one would stop each other's units.
             group = unified_cgroup() / self._name
             group.mkdir(exist_ok=True)
-            into_group = f'echo $$ >"{group}/cgroup.procs" && exec setpriv --pdeathsig KILL "$@"'
+            into_group = f'echo $$ >"{group}/cgroup.procs" && exec setpriv --pdeathsig TERM "$@"'
             with (self._folder / "console").open("ab") as console:
                 self._process = subprocess.Popen(
                     ["sh", "-c", into_group, "sh", *argv],

@@ -29,7 +29,7 @@ RTSP_READY_S = 60.0
 
 @dataclass
 class Packages:
-    """Three packages: the first, a better one, and one whose stream ends as soon as it starts."""
+    """Three packages: the first, a better one, and one whose stream refuses to start."""
 
     folder: Path
 
@@ -83,7 +83,7 @@ def break_stream(wheel: Path, broken: Path) -> None:
         for item in whole.infolist():
             content = whole.read(item)
             if item.filename == "meetingctl/cli/device_stream.py":
-                content += b"\nraise SystemExit('this release is broken')\n"
+                content += b"\nraise SystemExit(78)\n"
             copy.writestr(item, content)
 
 
@@ -116,6 +116,7 @@ class Fleet:
         ports = ["--tunnel-ports", f"{first + 2}-{first + 7}", "--data", str(data)]
         self.server: Daemon = self.operator.daemon("server", "serve", "all", *listen, *ports, **env)
         self._data = data
+        self.said: list[str] = []  # by the checks of the last look
 
     def start(self) -> None:
         self.server.start()
@@ -166,8 +167,9 @@ class Fleet:
         """Return the findings of `remote smoke` by name: True, False or None."""
         done = self.operator.run("remote", "smoke", key, *options, *self.site.access.options, "--json")
         rows = json.loads(done.stdout)
-        assert isinstance(rows, list), done.stdout
-        return {row["check"]: row["ok"] for row in rows[0]["checks"]}
+        checks = rows[0].get("checks", []) if isinstance(rows, list) else []
+        self.said = [f"{row['check']}: {row['ok']}: {row['detail']}" for row in checks] or [done.stdout.decode()]
+        return {row["check"]: row["ok"] for row in checks}
 
     def close(self) -> None:
         if self.server.is_running:

@@ -65,12 +65,19 @@ def parse_candidates(text: str) -> set[str]:
     return {name for name, version in _CANDIDATE.findall(text) if version != "(none)"}
 
 
+def look_again(system: System, state: AptState, say: Callable[[str], None]) -> AptState:
+    """Fetch apt's lists on a system that has none yet, so that no package seemed to exist, and ask once more."""
+    lists = system.path("/var/lib/apt/lists")
+    if not state.unavailable or any(lists.glob("*Packages*")):
+        return state
+    _fetch_lists(system, say)
+    return read_apt_state(system, (*state.missing, *state.unavailable))
+
+
 def install_packages(system: System, names: Iterable[str], say: Callable[[str], None]) -> None:
     """Install with apt, waiting for another apt instead of removing its locks. Raises: MeetingctlError."""
     wanted = tuple(names)
-    ran = _apt(system, "update")
-    if not ran.ok:
-        say("apt-get update failed, the lists of packages may be old")
+    _fetch_lists(system, say)
     ran = _apt(system, "install", "--yes", "--no-install-recommends", "--", *wanted)
     if not ran.ok:
         last = " ".join((ran.err or ran.out).split())[-300:]
@@ -79,6 +86,11 @@ def install_packages(system: System, names: Iterable[str], say: Callable[[str], 
             f"apt-get cannot install {' '.join(wanted)[:200]}: {detail}",
             hint=f"apt-get install --no-install-recommends {' '.join(wanted)[:200]}",
         )
+
+
+def _fetch_lists(system: System, say: Callable[[str], None]) -> None:
+    if not _apt(system, "update").ok:
+        say("apt-get update failed, the lists of packages may be old")
 
 
 def _apt(system: System, *words: str) -> Ran:

@@ -207,11 +207,14 @@ def _settle(system: System, report: Report, health_s: float) -> None:
 
 def _install_dependencies(system: System, verdict: Verdict, report: Report) -> bool:
     report.go("dependencies", 30, f"{len(verdict.apt.missing)} packages of the distribution are missing")
-    if not verdict.apt.missing or not system.is_live:
+    if not system.is_live:
         return False
-    report.say(f"apt-get install {' '.join(verdict.apt.missing)}")
+    missing = dependencies.look_again(system, verdict.apt, report.say).missing
+    if not missing:
+        return False
+    report.say(f"apt-get install {' '.join(missing)}")
     try:
-        dependencies.install_packages(system, verdict.apt.missing, report.say)
+        dependencies.install_packages(system, missing, report.say)
     except MeetingctlError as error:
         # A device without internet is updated all the same; whether it works then is looked at after the switch.
         report.say(f"warning: {error.message}")
