@@ -1,7 +1,4 @@
-"""Two fresh systems become cameras of a fleet, are updated, lose a bad release, and get their configuration back.
-
-The cable of the second one is pulled in the middle of each.
-"""
+"""Two fresh systems become cameras of a fleet; the cable of the second one is pulled in the middle."""
 
 import json
 import re
@@ -12,7 +9,7 @@ import time
 import pytest
 
 from e2e.booted import PASSWORD, require_booted_device
-from e2e.booted_fleet import EXTRA_PACKAGE, FIRST, KEYS, booted_fleet
+from e2e.booted_fleet import EXTRA_PACKAGE, KEYS, booted_fleet
 from e2e.world import answers_ssh, wait_until
 from meetingctl.core.layout import ONVIF_UNIT, RECORDER_UNIT, STREAM_UNIT, TUNNEL_AGENT_UNIT, WATCHDOG_UNIT
 
