@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -273,3 +274,14 @@ def test_addresses_are_probed(here, camera):
     assert "127.0.0.1\t1\tcommand line\tno\t" in closed.out
     unprobed = here("remote", "ip", "pi@127.0.0.1:1")
     assert (unprobed.code, unprobed.out) == (0, "pi@127.0.0.1:1\t127.0.0.1\t1\tcommand line\n")
+
+
+def test_a_device_that_never_stops_writing_is_given_up(here, camera, machine):
+    machine.program("uname", "exec yes")
+    machine.program("timeout", "exec yes")
+    began_s = time.monotonic()
+    done = here("remote", "facts", camera.target, "-i", str(camera.identity))
+    assert done.code == 1
+    assert "bytes as an answer" in done.err
+    assert done.out == ""
+    assert time.monotonic() - began_s < 60

@@ -144,7 +144,8 @@ class Chosen:
         elif self.run.is_json:
             self.run.out.value(reports[0].as_json())
         else:
-            show(reports)
+            if reports[0].details:
+                show(reports)
             if reports[0].error is not None:
                 self.run.out.fail(reports[0].error)
         return fold_exit_code(reports)

@@ -224,7 +224,7 @@ def run_many(
         raise
     if run.out.style == "json":
         run.out.value([report.as_json() for report in ordered])
-    elif not run.is_json:
+    elif not run.is_json and any(report.details for report in ordered):
         show(ordered)
     _show(run, ordered, again)
     if any(report.result is not Result.ok for report in ordered):

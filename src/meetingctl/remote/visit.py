@@ -15,6 +15,8 @@ from meetingctl.remote.session import Login
 from meetingctl.remote.ways import Route
 
 _SHOWN_ERROR = 300
+# What a device may write beyond what is kept of an answer; more is no answer, and is not waited for.
+_FLOOD_BYTES = 64 * 1024 * 1024
 
 
 class Privilege(Enum):
@@ -33,6 +35,27 @@ class Answer:
     stdout: str
     stderr: str
     is_cut: bool = False
+
+
+class _Flood(OSError):
+    """Ends a command whose output nobody wants any more, as a closed pipe does."""
+
+
+class _Dam:
+    """Counts what passes to both outputs of one command, and breaks it off above the limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._passed_bytes = 0
+
+    def before(self, write: Write) -> Write:
+        def count_and_write(chunk: bytes) -> None:
+            self._passed_bytes += len(chunk)
+            if self._passed_bytes > self.limit_bytes:
+                raise _Flood
+            write(chunk)
+
+        return count_and_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +83,21 @@ class Visit:
     async def answer(
         self, line: str, *, privilege: Privilege = Privilege.none, cap_bytes: int = CAPTURE_BYTES
     ) -> Answer:
-        """Run a line of shell and return what it wrote, at most `cap_bytes` of each stream."""
+        """Run a line of shell and return what it wrote, at most `cap_bytes` of each stream.
+
+        Raises: MeetingctlError for a device that does not stop writing.
+        """
         out, err = CappedOutput(cap_bytes), CappedOutput()
-        outcome = await self.stream(
-            line, stdout=self._hearing(out.write), stderr=self._hearing(err.write), privilege=privilege
-        )
+        dam = _Dam(cap_bytes + _FLOOD_BYTES)
+        try:
+            outcome = await self.stream(
+                line,
+                stdout=self._hearing(dam.before(out.write)),
+                stderr=self._hearing(dam.before(err.write)),
+                privilege=privilege,
+            )
+        except _Flood:
+            raise MeetingctlError(f"{self.target}: wrote over {dam.limit_bytes} bytes as an answer") from None
         return Answer(outcome.exit_code, out.text, err.text, out.is_cut)
 
     async def ask(self, line: str, *, privilege: Privilege = Privilege.none, cap_bytes: int = CAPTURE_BYTES) -> str:
