@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from meetingctl.core import update_archive
 from meetingctl.core.errors import InvalidInput, MeetingctlError, NotFound, TooLarge
-from meetingctl.core.update_package import Package, check_package, read_package, version_rank
+from meetingctl.core.update_package import Package, check_package, find_loose_requirements, read_package, version_rank
 
 VERSION_PATH = "opt/rpi-cam-webmanager/VERSION"
 PROGRAM_PATH = "usr/local/bin/rtsp_recorder.sh"
@@ -201,6 +202,34 @@ class TestRefusals:
         with pytest.raises(TooLarge, match="header"):
             read_package(write(header + bytes(10 << 10)))
 
+    @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+    def test_headers_without_an_end(self, write: Callable[[bytes], Path], kind: bytes) -> None:
+        header = member("x", type=kind, size=10).tobuf(tarfile.GNU_FORMAT) + b"10 x=12345".ljust(512, b"\0")
+        with pytest.raises(InvalidInput, match="not a whole tar"):
+            read_package(write(gzip.compress(header * 5000)))
+
+    def test_a_folder_named_again_and_again(
+        self, write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(update_archive, "MOST_MEMBERS", 100)
+        header = member("./", type=tarfile.DIRTYPE).tobuf(tarfile.USTAR_FORMAT)
+        with pytest.raises(TooLarge, match="more than 100 files"):
+            read_package(write(header * 200))
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(InvalidInput, match="not a regular file"):
+            read_package(tmp_path / "pipe")
+
+    def test_what_a_package_says_is_cut(self, write: Callable[[bytes], Path]) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            good(write, schema_version="2" * 1_000_000)
+        assert len(caught.value.message) < 200
+        with pytest.raises(InvalidInput, match="500"):
+            good(write, required_packages=["-"] * 501)
+        package = good(write, required_packages=["-"] * 400, created_at="\x1b[31m2026")
+        assert (len(package.manifest.warnings), package.manifest.created_at) == (51, "[31m2026")
+
     def test_too_many_members(self, write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(update_archive, "MOST_MEMBERS", 2)
         with pytest.raises(TooLarge, match="more than 2 files"):
@@ -238,6 +267,25 @@ class TestProblems:
         assert f"{PROGRAM_PATH}: listed, but not in the package" in found
 
 
+@pytest.mark.parametrize(
+    ("line", "is_loose"),
+    [
+        ("tool[x]==1.0 --hash=sha256:{wheel}", False),
+        ("tool==1.0 --hash=sha256:" + "0" * 64, True),
+        ("tool==1.0", True),
+        ("tool @ https://example.invalid/tool.whl --hash=sha256:{wheel}", True),
+        ("--find-links https://example.invalid/", True),
+        ("-r /etc/passwd", True),
+    ],
+)
+def test_requirements_are_wheels_of_the_package(write: Callable[[bytes], Path], line: str, is_loose: bool) -> None:
+    wheel = b"a wheel"
+    text = line.format(wheel=hashlib.sha256(wheel).hexdigest()).encode()
+    web = "opt/rpi-cam-webmanager"
+    files = {**FILES, f"{web}/wheels/tool-1.0-py3-none-any.whl": wheel, f"{web}/requirements.txt": text + b"\n\n"}
+    assert bool(find_loose_requirements(read_package(write(tar_of(manifest(files), files))))) == is_loose
+
+
 class TestVersions:
     @pytest.mark.parametrize(
         ("installed", "force", "allow", "words"),
@@ -251,6 +299,7 @@ class TestVersions:
             ("2.33.1", True, True, "older than the installed"),
             ("2.100.0", True, False, "older than the installed"),
             ("unknown", False, False, ""),
+            ("2.\u0663\u0664", False, False, ""),
         ],
     )
     def test_rules(self, write: Callable[[bytes], Path], installed: str, force: bool, allow: bool, words: str) -> None:
@@ -261,6 +310,10 @@ class TestVersions:
     def test_a_version_that_is_no_number_is_refused(self, write: Callable[[bytes], Path]) -> None:
         (error,) = check_package(good(write, version="build 2 of 33"), "").errors
         assert "not dotted numbers" in error
+
+    @pytest.mark.parametrize("text", ["1.\u0662", "", "1..2", "1.2-beta-3-4", "v", "../1"])
+    def test_texts_that_are_no_version(self, text: str) -> None:
+        assert version_rank(text) is None
 
     @given(st.lists(st.integers(0, 99), min_size=1, max_size=4), st.integers(0, 3))
     def test_zeros_at_the_end_change_nothing(self, numbers: list[int], zeros: int) -> None:

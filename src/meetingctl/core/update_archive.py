@@ -31,6 +31,10 @@ _LONGEST_NAME_BYTES = 1024
 _LONGEST_PART_BYTES = 255
 _LARGEST_HEADER_BYTES = 64 * 1024
 _SPECIAL_MODES = stat.S_ISUID | stat.S_ISGID
+# What tarfile and the decompressors raise; a chain of headers is read by recursion.
+_BROKEN = (
+    tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError, RecursionError,
+)  # fmt: skip
 _HINT = "build the package again with meetingctl builder bundle"
 
 
@@ -59,15 +63,17 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
         yield _folder_members(path)
         return
     try:
-        packed = path.open("rb")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file or folder", hint=f"ls -l {path.parent}") from None
     except OSError as exc:
         raise InvalidInput(f"{path}: cannot read: {exc.strerror}", hint=f"ls -l {path}") from exc
-    with packed:
+    with os.fdopen(descriptor, "rb") as packed:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe would be waited for without an end
+            raise InvalidInput(f"{path}: not a regular file", hint=f"ls -l {path}")
         try:
             yield _tar_members(path, packed)
-        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError) as exc:
+        except _BROKEN as exc:
             raise InvalidInput(f"{path.name}: not a whole tar archive: {exc}", hint=f"sha256sum {path}") from exc
 
 
@@ -124,7 +130,9 @@ def _tar_members(path: Path, packed: IO[bytes]) -> Iterator[Member]:
     unpacked = _Unpacked(_decompress(packed), path.stat().st_size)
     tally = _Tally()
     with tarfile.open(mode="r|", fileobj=unpacked, tarinfo=_Header) as archive:  # type: ignore[call-overload] # read() is enough
-        for header in archive:
+        for count, header in enumerate(archive):
+            if count > MOST_MEMBERS:
+                raise TooLarge(f"more than {MOST_MEMBERS} files in the package", hint=_HINT)
             if header.isdir() and header.name in {".", "./", ""}:
                 continue
             name = tally.take(header.name.rstrip("/") if header.isdir() else header.name, header.size)

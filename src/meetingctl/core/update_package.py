@@ -43,9 +43,18 @@ _LARGEST_SMALL_FILE_BYTES = 1024 * 1024
 # Made on the device; a package that brought them would break the release.
 _OWN_FOLDERS = (f"{PROGRAM_PREFIX}/venv", f"{PROGRAM_PREFIX}/{RELEASE_FACTS_DIR_NAME}")
 
-_VERSION = re.compile(r"v?(\d{1,9}(?:\.\d{1,9})*)(?:[-._]?(dev|alpha|beta|a|b|rc)[-._]?(\d{0,9}))?", re.IGNORECASE)
+_VERSION = re.compile(
+    r"v?(\d{1,9}(?:\.\d{1,9})*)(?:[-._]?(dev|alpha|beta|a|b|rc)[-._]?(\d{0,9}))?", re.IGNORECASE | re.ASCII
+)
 _STAGES = {"dev": 0, "alpha": 1, "a": 1, "beta": 2, "b": 2, "rc": 3}
 _FINAL = (4, 0)
+_PLATFORM_WORD = re.compile(r"[A-Za-z0-9._-]{1,20}")
+_REQUIREMENT = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9.!+_-]+((?: --hash=sha256:[0-9a-f]{64})+)"
+)
+_MOST_NAMES = 500
+_MOST_REMARKS = 50
+_LONGEST_FOREIGN_TEXT = 140
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _APT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]+")
 _PIP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -113,6 +122,7 @@ class Package:
     total_bytes: int
     problems: tuple[str, ...] = ()
     signature: bytes = b""
+    requirements: bytes = b""
 
     @property
     def version(self) -> str:
@@ -152,7 +162,7 @@ class _Found:
 
     manifest: bytes | None = None
     signature: bytes = b""
-    dependencies: bytes | None = None
+    small: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
@@ -183,10 +193,10 @@ def read_package(path: Path) -> Package:
             elif member.name.startswith(f"{PAYLOAD}/"):
                 name = member.name.removeprefix(f"{PAYLOAD}/")
                 digest = hashlib.sha256()
-                if name == DEPENDENCIES_PATH:
-                    found.dependencies = read_capped(member, _LARGEST_SMALL_FILE_BYTES)
-                    digest.update(found.dependencies)
-                    size_bytes = len(found.dependencies)
+                if name in {DEPENDENCIES_PATH, REQUIREMENTS_PATH}:
+                    content = found.small[name] = read_capped(member, _LARGEST_SMALL_FILE_BYTES)
+                    digest.update(content)
+                    size_bytes = len(content)
                 else:
                     size_bytes = copy_member(member, digest.update)
                 found.files[name] = (size_bytes, digest.hexdigest())
@@ -201,14 +211,38 @@ def read_package(path: Path) -> Package:
         path,
         manifest,
         found.manifest,
-        parse_dependencies(found.dependencies),
+        parse_dependencies(found.small.get(DEPENDENCIES_PATH)),
         sum(size for size, _ in found.files.values()),
-        tuple(_compare(manifest.files, found.files)),
+        cut_remarks(_compare(manifest.files, found.files)),
         found.signature,
+        found.small.get(REQUIREMENTS_PATH, b""),
     )
 
 
 _REBUILD_HINT = "build the package again with meetingctl builder bundle"
+
+
+def cut_remarks(lines: Iterable[str]) -> tuple[str, ...]:
+    """Return the first remarks, each cut, and how many more there are: a package may provoke any number."""
+    found = [
+        line if len(line) <= 2 * _LONGEST_FOREIGN_TEXT else f"{line[: 2 * _LONGEST_FOREIGN_TEXT]}…" for line in lines
+    ]
+    more = len(found) - _MOST_REMARKS
+    return (*found[:_MOST_REMARKS], f"and {more} more") if more > 0 else tuple(found)
+
+
+def find_loose_requirements(package: Package) -> list[str]:
+    """Return the lines of requirements.txt that are not one pinned wheel of this package.
+
+    A line may otherwise name an address, another index or a file of the device.
+    """
+    hashes = {file.sha256 for file in package.manifest.files if file.path.startswith(WHEELS_PREFIX)}
+    loose = []
+    for line in package.requirements.decode("utf-8", "replace").splitlines():
+        match = _REQUIREMENT.fullmatch(line.rstrip())
+        if line.strip() and (match is None or not hashes & set(re.findall(r"[0-9a-f]{64}", match[1]))):
+            loose.append(f"requirements.txt: {line[:_LONGEST_FOREIGN_TEXT]!r} is not a pinned wheel of the package")
+    return loose
 
 
 def check_package(package: Package, installed_version: str, *, force: bool = False) -> Findings:
@@ -236,7 +270,7 @@ def parse_update_manifest(content: bytes) -> UpdateManifest:
     """Read update_manifest.json. Raises: InvalidInput with the first field that is missing or wrong."""
     facts = _json_object(content, MANIFEST_NAME)
     if str(facts.get("schema_version")) != SCHEMA_VERSION or isinstance(facts.get("schema_version"), bool):
-        raise _wrong("schema_version", f"is {facts.get('schema_version')!r}, not {SCHEMA_VERSION}")
+        raise _wrong("schema_version", f"is {str(facts.get('schema_version'))[:20]!r}, not {SCHEMA_VERSION}")
     version = facts.get("version")
     if not isinstance(version, str) or not version.strip() or len(version) > 64:
         raise _wrong("version", "is missing")
@@ -245,7 +279,7 @@ def parse_update_manifest(content: bytes) -> UpdateManifest:
     return UpdateManifest(
         version=version.strip(),
         files=_listed_files(facts.get("files")),
-        created_at=str(facts.get("created_at") or "")[:40],
+        created_at=_plain_text(facts.get("created_at")),
         requires_reboot=_flag(facts, "requires_reboot"),
         required_packages=packages,
         restart_services=tuple(dict.fromkeys(unit.removesuffix(".service") for unit in units)) or (WEB_UNIT,),
@@ -271,7 +305,11 @@ def parse_dependencies(content: bytes | None) -> Dependencies:
     built_for = facts.get("built_for")
     if not isinstance(built_for, dict):
         built_for = {}
-    known = {name: str(built_for[name]) for name in ("python", "architecture") if name in built_for}
+    known = {
+        name: str(built_for[name])
+        for name in ("python", "architecture")
+        if _PLATFORM_WORD.fullmatch(str(built_for.get(name) or "")[:40])
+    }
     return Dependencies(apt, pip, requirements, known, (*ignored_apt, *ignored_pip))
 
 
@@ -332,14 +370,21 @@ def _names(value: Any, pattern: re.Pattern[str], field_name: str) -> tuple[tuple
     words = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
     if not isinstance(words, list):
         raise _wrong(field_name, "is neither a list nor text")
+    if len(words) > _MOST_NAMES:
+        raise _wrong(field_name, f"has {len(words)} names, more than {_MOST_NAMES}")
     good: dict[str, None] = {}
     warnings = []
     for word in words:
-        if isinstance(word, str) and pattern.fullmatch(word):
+        if isinstance(word, str) and len(word) <= _LONGEST_FOREIGN_TEXT and pattern.fullmatch(word):
             good[word] = None
         elif word != "":
             warnings.append(f"{field_name}: {str(word)[:60]!r} is no name and was ignored")
-    return tuple(good), tuple(warnings)
+    return tuple(good), cut_remarks(warnings)
+
+
+def _plain_text(value: Any) -> str:
+    """Return a time as text, without what a terminal would take for commands."""
+    return "".join(letter for letter in str(value or "")[:40] if letter.isprintable())
 
 
 def _flag(facts: Mapping[str, Any], name: str) -> bool:

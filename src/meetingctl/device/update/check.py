@@ -15,6 +15,8 @@ from meetingctl.core.update_package import (
     Findings,
     Package,
     check_package,
+    cut_remarks,
+    find_loose_requirements,
     read_package,
 )
 from meetingctl.device.system import System
@@ -70,6 +72,8 @@ def judge_package(system: System, path: Path, *, force: bool = False) -> Verdict
         warnings.append(f"takes the place of another program, version {version or 'unknown'}, which is kept")
     if not package.has_program:
         errors.append("no meetingctl in the package: wheels/meetingctl-*.whl and requirements.txt are needed")
+    else:
+        errors += find_loose_requirements(package)
     errors += _wrong_machine(system, package)
     if wrong := find_wrong_signature(system, package):
         errors.append(wrong)
@@ -79,7 +83,7 @@ def judge_package(system: System, path: Path, *, force: bool = False) -> Verdict
         warnings.append(f"not installed: {', '.join(apt.missing)}")
     return Verdict(
         package,
-        Findings(tuple(errors), tuple(warnings), findings.same_version, findings.reapply_allowed),
+        Findings(cut_remarks(errors), cut_remarks(warnings), findings.same_version, findings.reapply_allowed),
         apt,
     )
 

@@ -52,9 +52,9 @@ def apply_package(system: System, path: Path, options: Options, tell: Tell) -> d
             report.go("validating", 15, "checking the package")
             verdict = judge_package(system, path, force=options.force)
             report.details = {"from": releases.installed_version(system), "check": verdict.as_record()}
+            verdict.findings.refuse_errors(path.name)
             for line in verdict.findings.warnings:
                 report.say(f"warning: {line}")
-            verdict.findings.refuse_errors(path.name)
             build.check_space(system, verdict.package)
             has_new_packages = _install_dependencies(system, verdict, report)
             folder = _build_release(system, verdict, report)

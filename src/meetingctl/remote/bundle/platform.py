@@ -26,7 +26,7 @@ class Platform:
 
     def __post_init__(self) -> None:
         """Check both. Raises: InvalidInput."""
-        if not re.fullmatch(r"3\.\d{1,2}", self.python) or self._python_numbers < _OLDEST_PYTHON:
+        if not re.fullmatch(r"3\.[0-9]{1,2}", self.python) or self._python_numbers < _OLDEST_PYTHON:
             raise InvalidInput(f"no Python that devices have: {self.python[:20]!r}", hint="use for example 3.13")
         if self.architecture not in ARCHITECTURES:
             raise InvalidInput(
