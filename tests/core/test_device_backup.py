@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -112,4 +113,32 @@ def test_a_configuration_that_is_too_large(tmp_path: Path) -> None:
         header.size = 17 << 20
         tar.addfile(header, io.BytesIO(bytes(header.size)))
     with pytest.raises(TooLarge):
+        read_backup(path)
+
+
+def test_a_file_that_is_a_folder_too_is_refused(tmp_path: Path) -> None:
+    names = ["etc/rpi-cam/config.env", "etc/rpi-cam/a", "etc/rpi-cam/a/b"]
+    facts = {"schema_version": 1, "version": "1", "files": names}
+    with pytest.raises(InvalidInput, match="etc/rpi-cam/a is a file and a folder"):
+        read_backup(archive(tmp_path / "b.tar.gz", [(name, b"") for name in names], facts))
+
+
+def test_many_files_are_read_in_one_pass(tmp_path: Path) -> None:
+    names = ["etc/rpi-cam/config.env", *(f"etc/rpi-cam/locales/{n}.json" for n in range(5000))]
+    facts = {"schema_version": 1, "version": "1", "files": names}
+    assert len(read_backup(archive(tmp_path / "b.tar.gz", [(name, b"{}") for name in names], facts)).config) == 5001
+
+
+def test_a_bomb_is_given_up(tmp_path: Path) -> None:
+    members = [("etc/rpi-cam/config.env", b""), ("var/log/rpi-cam/a.log", b"\0" * (48 << 20))]
+    with pytest.raises(TooLarge, match="200 times its size"):
+        read_backup(archive(tmp_path / "b.tar.gz", members, {"schema_version": 1, "version": "1", "files": []}))
+
+
+def test_a_chain_of_headers_is_refused(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, 0
+    path = tmp_path / "b.tar.gz"
+    path.write_bytes(gzip.compress(header.tobuf(tarfile.USTAR_FORMAT) * 5000))
+    with pytest.raises(InvalidInput):
         read_backup(path)

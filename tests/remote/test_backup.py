@@ -14,7 +14,7 @@ from meetingctl.core.device_backup import Backup, BackupFile, read_backup
 from meetingctl.core.errors import AuthError, InvalidInput
 from meetingctl.core.secret import Secret
 from meetingctl.remote import backup_far
-from meetingctl.remote.backup import FoundFile, plan_restore
+from meetingctl.remote.backup import Found, FoundFile, plan_restore
 from meetingctl.remote.sealed import seal, unseal
 
 from .conftest import Device
@@ -23,28 +23,34 @@ from .machine import Machine, reports_of
 ENV = "etc/rpi-cam/config.env"
 FILE = BackupFile(ENV, 0o640, "root:www-data", b"RTSP_PORT=9000\n")
 BACKUP = Backup("1.4.0", "", False, (FILE,), ())
+OWN = "root:www-data"
 
 
 @pytest.mark.parametrize(
     ("found", "steps"),
     [
-        ({ENV: FoundFile(0o640, FILE.sha256)}, []),
-        ({ENV: FoundFile(0o640, "x")}, ["write /etc/rpi-cam/config.env: differs", "keep", "reboot"]),
+        ({ENV: FoundFile(0o640, FILE.sha256, OWN)}, []),
         (
-            {ENV: FoundFile(0o644, FILE.sha256)},
+            {ENV: FoundFile(0o640, FILE.sha256, "device:device")},
+            ["write /etc/rpi-cam/config.env: belongs to device:device, not root:www-data", "keep", "reboot"],
+        ),
+        ({ENV: FoundFile(0o640, "x", OWN)}, ["write /etc/rpi-cam/config.env: differs", "keep", "reboot"]),
+        (
+            {ENV: FoundFile(0o644, FILE.sha256, OWN)},
             ["write /etc/rpi-cam/config.env: mode is 0644, not 0640", "keep", "reboot"],
         ),
         (
-            {ENV: FoundFile(0o640, FILE.sha256), "etc/rpi-cam/x.json": FoundFile(0o640, "x")},
+            {ENV: FoundFile(0o640, FILE.sha256, OWN), "etc/rpi-cam/x.json": FoundFile(0o640, "x", OWN)},
             ["take-away /etc/rpi-cam/x.json: not in the backup", "keep", "reboot"],
         ),
         (None, ["write /etc/rpi-cam/config.env: not there", "reboot"]),
     ],
 )
 def test_the_plan(found, steps) -> None:
-    planned = [str(step) for step in plan_restore(BACKUP, found, reboot=True)]
+    there = None if found is None else Found(found)
+    planned = [str(step) for step in plan_restore(BACKUP, there, reboot=True)]
     assert [text if ":" in wanted else text.split()[0] for text, wanted in zip(planned, steps, strict=True)] == steps
-    assert not [step for step in plan_restore(BACKUP, found, reboot=False) if step.do == "reboot"]
+    assert not [step for step in plan_restore(BACKUP, there, reboot=False) if step.do == "reboot"]
 
 
 def tar_of(path: Path, **files: bytes) -> None:
@@ -57,7 +63,7 @@ def tar_of(path: Path, **files: bytes) -> None:
 
 
 def request_for(tmp_path: Path) -> dict[str, str]:
-    return {"root": str(tmp_path), "folder": "etc/rpi-cam", "staging": str(tmp_path), "archive": "a.tar", "stamp": "T"}
+    return {"root": str(tmp_path), "folder": "etc/rpi-cam", "staging": str(tmp_path), "archive": "a.tar"}
 
 
 @pytest.mark.parametrize("flag", [2, 1 << 20], ids=["exchange", "a file system without it"])
@@ -70,12 +76,32 @@ def test_the_folder_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.M
     assert (folder / "config").read_text() == "new"
     (folder / "config").write_text("changed")
     folder.chmod(0o750)
-    (tmp_path / "etc/.rpi-cam.restore").mkdir()  # an attempt was cut off
-    assert backup_far.restore(request_for(tmp_path)) == {"kept": "/etc/rpi-cam.backup_restore_T"}
+    (tmp_path / "etc/.rpi-cam.unpack.abc").mkdir()  # an attempt was cut off
+    kept = tmp_path / backup_far.restore(request_for(tmp_path))["kept"][1:]
     assert ((folder / "config").read_text(), (folder / "locales/fr").read_text()) == ("new", "{}")
     assert stat.S_IMODE((folder / "locales").stat().st_mode) == 0o750
-    assert (tmp_path / "etc/rpi-cam.backup_restore_T/config").read_text() == "changed"
-    assert sorted(path.name for path in (tmp_path / "etc").iterdir()) == ["rpi-cam", "rpi-cam.backup_restore_T"]
+    assert (kept / "config").read_text() == "changed"
+    assert sorted(path.name for path in (tmp_path / "etc").iterdir()) == ["rpi-cam", kept.name]
+
+
+def test_the_former_folder_of_a_restore_that_was_cut_off_is_kept(tmp_path: Path) -> None:
+    tar_of(tmp_path / "a.tar", config=b"new")
+    (tmp_path / "etc/rpi-cam").mkdir(parents=True)
+    former = tmp_path / "etc/.rpi-cam.restore"  # exchanged, and not yet renamed
+    former.mkdir()
+    (former / "config").write_text("former")
+    backup_far.restore(request_for(tmp_path))
+    kept = sorted((tmp_path / "etc").glob("rpi-cam.backup_restore_*/config"))
+    assert [path.read_text() for path in kept] == ["former"]
+    assert len(list((tmp_path / "etc").glob("rpi-cam.backup_restore_*"))) == 2
+
+
+def test_two_restores_at_once(tmp_path: Path) -> None:
+    tar_of(tmp_path / "a.tar", config=b"new")
+    (tmp_path / "etc/rpi-cam").mkdir(parents=True)
+    with backup_far.locked(tmp_path / "etc"), pytest.raises(ValueError, match="another restore runs"):
+        backup_far.restore(request_for(tmp_path))
+    assert [path.name for path in (tmp_path / "etc").iterdir()] == ["rpi-cam"]
 
 
 def test_a_restore_that_fails_changes_nothing(tmp_path: Path) -> None:
@@ -87,6 +113,7 @@ def test_a_restore_that_fails_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="subpath"):
         backup_far.restore(request_for(tmp_path))
     assert (folder / "config").read_text() == "old"
+    assert [path.name for path in folder.parent.iterdir()] == ["rpi-cam"]
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="is no folder"):
@@ -174,6 +201,12 @@ def test_restore_refuses(here, camera: Device, root: Path, tmp_path: Path) -> No
     assert (refused.code, "RTSP_PORT is '70000'" in refused.err, "--force" in refused.err) == (78, True, True)
     missing = here("remote", "restore", camera.target, str(tmp_path / "none"), *common)
     assert (missing.code, "no such file" in missing.err) == (1, True)
+    (root / ENV).write_text("RTSP_PORT=9000\n")
+    (root / "etc/rpi-cam/onvif.conf").write_text("[" * 100_000)
+    (root / "etc/rpi-cam/meeting.json").write_text('{"enabled": "yes", "device_key": 5}')
+    (taken,) = reports_of(here("remote", "backup", camera.target, *common, "--json", "--out", str(tmp_path)).out)
+    refused = here("remote", "restore", camera.target, taken["file"], *common)
+    assert (refused.code, "meeting.json: enabled has to be true or false, and 2 more" in refused.err) == (78, True)
     (root / ENV).unlink()
     empty = here("remote", "backup", camera.target, *common, "--out", str(tmp_path))
     assert (empty.code, "no /etc/rpi-cam/config.env" in empty.err) == (1, True)

@@ -118,7 +118,7 @@ def restore_device(
         async def plan(visit: Visit) -> dict[str, Any]:
             from meetingctl.remote.backup import look, plan_restore
 
-            steps = plan_restore(backup, await look(visit), reboot=not no_reboot)
+            steps = plan_restore(backup, await look(visit, backup), reboot=not no_reboot)
             return {"steps": steps, "route": route_json(visit.route)}
 
         planned = run_async(access.visit(place, plan, via=via.value))
@@ -175,19 +175,15 @@ def _read_passphrase(file: Path | None) -> Secret | None:
 
 def _check_config(run: Invocation, file: Path, backup: Backup, *, force: bool) -> None:
     """Check every file of a backup as the device would read it. Raises: ConfigError."""
-    import json
-
     from meetingctl.core.layout import CONFIG_ENV
     from meetingctl.device.config import load_config
     from meetingctl.device.config.envfile import parse_env
+    from meetingctl.device.config.jsonfiles import find_faults, is_json_file
 
     faults = [f"config.env: {fault.text()}" for fault in load_config(parse_env(backup.text(CONFIG_ENV) or "")).faults()]
     for item in backup.config:
-        if item.name.endswith(".json"):
-            try:
-                json.loads(backup.text(f"/{item.name}") or "null")
-            except (ValueError, RecursionError):
-                faults.append(f"{item.name}: not JSON")
+        if is_json_file(item.name):
+            faults += find_faults(item.name, backup.text(f"/{item.name}") or "")
     if faults and not force:
         more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
         raise ConfigError(f"{file.name}: {faults[0]}{more}", hint="restore it as it is with --force")

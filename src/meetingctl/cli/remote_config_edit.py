@@ -98,6 +98,7 @@ def edit(path: str, text: str, wanted: Wanted) -> str:
     """
     from meetingctl.device.config import plan_changes
     from meetingctl.device.config.envfile import parse_env, update_env
+    from meetingctl.device.config.jsonfiles import find_faults
     from meetingctl.remote.config import parse_json, render_json, set_path, unset_path
 
     if is_env(path):
@@ -106,14 +107,20 @@ def edit(path: str, text: str, wanted: Wanted) -> str:
     before = document = parse_json(text, path)
     for name, value in wanted.items():
         document = unset_path(document, name) if value is None else set_path(document, name, value)
-    return text if document == before else render_json(document)
+    if document == before:
+        return text
+    after = render_json(document)
+    if added := [fault for fault in find_faults(path, after) if fault not in find_faults(path, text)]:
+        raise InvalidInput(added[0])
+    return after
 
 
 def check_whole(path: str, text: str) -> None:
     """Check a whole file. Raises: ConfigError naming the first fault."""
     from meetingctl.device.config import load_config
     from meetingctl.device.config.envfile import parse_env
-    from meetingctl.remote.config import MASK, parse_json
+    from meetingctl.device.config.jsonfiles import find_faults
+    from meetingctl.remote.config import MASK
 
     masked = [name for name, value in read_values(path, text, reveal=True).items() if value == MASK]
     if masked:
@@ -121,8 +128,8 @@ def check_whole(path: str, text: str) -> None:
             f"{path}: {masked[0]} is {MASK}, a mask and no value", hint="meetingctl remote config pull TARGET"
         )
     if not is_env(path):
-        if not isinstance(parse_json(text, path), dict | list) or not text.strip():
-            raise ConfigError(f"{path}: holds no object")
+        if found := find_faults(path, text):
+            raise ConfigError(found[0], hint=f"python3 -m json.tool < {PurePosixPath(path).name}")
         return
     faults = load_config(parse_env(text)).faults()
     if faults:

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from meetingctl.core import layout
 from meetingctl.core.errors import InvalidInput, NotFound, TooLarge
@@ -31,12 +31,21 @@ NEEDED_FILE = layout.CONFIG_ENV[1:]
 
 LARGEST_CONFIG_BYTES = 16 << 20  # all files of the configuration together
 LARGEST_TOTAL_BYTES = 2 << 30
+LARGEST_LOG_BYTES = 64 << 20  # of a longer one a device sends the end
+HIGHEST_RATIO = 200  # unpacked to packed; text of logs reaches 30
+_RATIO_COUNTS_FROM_BYTES = 32 << 20
 MOST_MEMBERS = 20_000
 _LARGEST_MANIFEST_BYTES = 4 << 20
 _LARGEST_HEADER_BYTES = 64 << 10
 # Files that hold a credential of the device are for root alone, whatever an archive says.
 _ROOT_ONLY = frozenset({layout.MEETING_JSON[1:], layout.ONVIF_CONF[1:]})
 _HINT = "take another backup: meetingctl remote backup TARGET"
+
+
+class Readable(Protocol):
+    """What an archive is read from, from its start to its end."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +139,10 @@ def read_backup(path: Path) -> Backup:
     manifest: Mapping[str, Any] | None = None
     config: list[BackupFile] = []
     logs: list[str] = []
+    config_bytes = 0
     with path.open("rb") as packed:
         try:
-            for name, header, file in open_files(packed):
+            for name, header, file in open_files(_unpack(packed, path.stat().st_size)):
                 if name == MANIFEST_NAME:
                     manifest = _parse_manifest(file.read(_LARGEST_MANIFEST_BYTES + 1))
                 elif name.startswith(LOG_PREFIX):
@@ -140,8 +150,11 @@ def read_backup(path: Path) -> Backup:
                 else:
                     owner = f"{header.uname or 'root'}:{header.gname or 'root'}"
                     config.append(BackupFile(name, header.mode, owner, file.read(), header.mtime))
-                    if sum(len(item.content) for item in config) > LARGEST_CONFIG_BYTES:
+                    config_bytes += len(config[-1].content)
+                    if config_bytes > LARGEST_CONFIG_BYTES:
                         raise TooLarge(f"{path.name}: a configuration of over {LARGEST_CONFIG_BYTES >> 20} MiB")
+        except RecursionError:
+            raise InvalidInput(f"{path.name}: a chain of headers without a file", hint=_HINT) from None
         except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as exc:
             raise InvalidInput(f"{path.name}: not a whole archive: {exc}", hint=_HINT) from exc
     if manifest is None:
@@ -151,13 +164,16 @@ def read_backup(path: Path) -> Backup:
 
 def _complete(archive: str, manifest: Mapping[str, Any], config: list[BackupFile], logs: list[str]) -> Backup:
     """Compare what is listed with what is there. Raises: InvalidInput."""
-    present = {*logs, *(file.name for file in config)}
-    if NEEDED_FILE not in manifest["files"]:
+    names, listed = {file.name for file in config}, set(manifest["files"])
+    if NEEDED_FILE not in listed:
         raise InvalidInput(f"{archive}: its manifest does not list {NEEDED_FILE}", hint=_HINT)
-    if missing := sorted(set(manifest["files"]) - present):
+    if missing := sorted(listed - names - set(logs)):
         raise InvalidInput(f"{archive}: {missing[0]} is listed and not in it", hint=_HINT)
-    if unlisted := sorted(file.name for file in config if file.name not in manifest["files"]):
+    if unlisted := sorted(names - listed):
         raise InvalidInput(f"{archive}: {unlisted[0]} is in it and not listed", hint=_HINT)
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    if both := sorted(names & folders):
+        raise InvalidInput(f"{archive}: {both[0]} is a file and a folder in it", hint=_HINT)
     return Backup(
         str(manifest["version"]),
         str(manifest.get("created_at") or ""),
@@ -194,6 +210,27 @@ def check_name(text: str, own: str = MANIFEST_NAME) -> str:
     return name
 
 
+class _Unpacked:
+    """The bytes of a packed archive, which end when there are too many of them for what was packed."""
+
+    def __init__(self, file: IO[bytes], packed_bytes: int) -> None:
+        self._file = file
+        self._left_bytes = min(max(packed_bytes * HIGHEST_RATIO, _RATIO_COUNTS_FROM_BYTES), LARGEST_TOTAL_BYTES * 2)
+
+    def read(self, size: int = -1, /) -> bytes:
+        chunk = self._file.read(size)
+        self._left_bytes -= len(chunk)
+        if self._left_bytes < 0:
+            raise TooLarge(f"the backup unpacks to more than {HIGHEST_RATIO} times its size", hint=_HINT)
+        return chunk
+
+
+def _unpack(packed: IO[bytes], packed_bytes: int) -> _Unpacked:
+    is_gzip = packed.read(2) == b"\x1f\x8b"
+    packed.seek(0)
+    return _Unpacked(gzip.GzipFile(fileobj=packed) if is_gzip else packed, packed_bytes)  # type: ignore[arg-type] # reads
+
+
 class _Header(tarfile.TarInfo):
     """A member's header; the records for long names, which tarfile reads whole, are kept small."""
 
@@ -205,14 +242,14 @@ class _Header(tarfile.TarInfo):
         return header
 
 
-def open_files(packed: IO[bytes], own: str = MANIFEST_NAME) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes]]]:
-    """Yield the regular files of an archive, each good until the next; folders are passed over.
+def open_files(plain: Readable, own: str = MANIFEST_NAME) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes]]]:
+    """Yield the regular files of a tar archive that is not packed, each good until the next; folders are passed over.
 
     Raises: InvalidInput, TooLarge; tarfile.TarError and OSError for what is no whole archive.
     """
     names: set[str] = set()
     total_bytes = 0
-    with tarfile.open(fileobj=packed, mode="r|*", tarinfo=_Header) as archive:
+    with tarfile.open(mode="r|", fileobj=plain, tarinfo=_Header) as archive:  # type: ignore[call-overload] # read() is enough
         for header in archive:
             if header.isdir():
                 continue
@@ -223,9 +260,9 @@ def open_files(packed: IO[bytes], own: str = MANIFEST_NAME) -> Iterator[tuple[st
                 raise InvalidInput(f"{name}: twice in the backup, or one of over {MOST_MEMBERS}", hint=_HINT)
             names.add(name)
             total_bytes += header.size
-            limit_bytes = LARGEST_TOTAL_BYTES if name.startswith(LOG_PREFIX) else LARGEST_CONFIG_BYTES
+            limit_bytes = LARGEST_LOG_BYTES if name.startswith(LOG_PREFIX) else LARGEST_CONFIG_BYTES
             if header.size > limit_bytes or total_bytes > LARGEST_TOTAL_BYTES:
-                raise TooLarge(f"{name}: a backup unpacks to {LARGEST_TOTAL_BYTES >> 30} GiB at most", hint=_HINT)
+                raise TooLarge(f"{name}: {header.size} bytes are too many for a file of a backup", hint=_HINT)
             file = archive.extractfile(header)
             assert file is not None  # a regular file
             yield name, header, file

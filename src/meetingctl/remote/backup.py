@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,6 +57,7 @@ class FoundFile:
 
     mode: int
     sha256: str
+    owner: str
 
 
 async def fetch_backup(visit: Visit, folder: Path, *, include_logs: bool, passphrase: Secret | None) -> Fetched:
@@ -109,7 +110,7 @@ def _finish(stream: IO[bytes], folder: Path, visit: Visit, include_logs: bool, p
             )
             plain.seek(0)
             return Fetched(path, _place(plain, path, passphrase), manifest)
-    except (tarfile.TarError, EOFError) as exc:
+    except (tarfile.TarError, EOFError, RecursionError) as exc:
         raise MeetingctlError(f"{visit.target}: its answer is no whole archive: {exc}") from exc
     except OSError as exc:
         raise MeetingctlError(f"cannot write {path}: {(exc.strerror or str(exc)).lower()}") from exc
@@ -155,23 +156,38 @@ def open_backup(path: Path, passphrase: Secret | None) -> Backup:
         return read_backup(plain)
 
 
-async def look(visit: Visit) -> dict[str, FoundFile] | None:
-    """Return the files of the configuration on the device; None without the folder. Raises: AuthError."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The configuration of a device: its files, and who owners of a backup are there; a name may be unknown to it."""
+
+    files: Mapping[str, FoundFile]
+    owners: Mapping[str, str] = field(default_factory=dict)
+
+
+async def look(visit: Visit, backup: Backup) -> Found | None:
+    """Return the configuration as it is on the device; None without the folder. Raises: AuthError."""
+    owners = sorted({file.owner for file in backup.config})
     async with open_staging(visit, _PROGRAM) as staging:
-        request = {"action": "look", "root": _ROOT, "folder": _CONFIG}
+        request = {"action": "look", "root": _ROOT, "folder": _CONFIG, "owners": owners}
         answer = await staging.request(request, privilege=Privilege.needed)
     try:
-        files = answer["files"]
-        return None if files is None else {name: FoundFile(f["mode"], f["sha256"]) for name, f in files.items()}
+        if (files := answer["files"]) is None:
+            return None
+        return Found(
+            {name: FoundFile(f["mode"], f["sha256"], f["owner"]) for name, f in files.items()},
+            {name: str(there) for name, there in answer["owners"].items()},
+        )
     except (KeyError, TypeError, AttributeError) as exc:
         raise MeetingctlError(f"{visit.target}: its answer makes no sense: {exc!r}") from exc
 
 
-def plan_restore(backup: Backup, found: Mapping[str, FoundFile] | None, *, reboot: bool) -> list[Step]:
+def plan_restore(backup: Backup, found: Found | None, *, reboot: bool) -> list[Step]:
     """Decide what a restore does: facts in, steps out. Pure; a device that is as the backup says gets no step."""
     steps = []
-    present = found or {}
+    present = found.files if found else {}
+    owners = found.owners if found else {}
     for file in backup.config:
+        owner = owners.get(file.owner, file.owner)
         there = present.get(file.name)
         if there is None:
             steps.append(Step("write", f"/{file.name}", "not there"))
@@ -179,6 +195,8 @@ def plan_restore(backup: Backup, found: Mapping[str, FoundFile] | None, *, reboo
             steps.append(Step("write", f"/{file.name}", "differs"))
         elif there.mode != file.safe_mode:
             steps.append(Step("write", f"/{file.name}", f"mode is {there.mode:04o}, not {file.safe_mode:04o}"))
+        elif there.owner != owner:
+            steps.append(Step("write", f"/{file.name}", f"belongs to {there.owner}, not {owner}"))
     kept = {file.name for file in backup.config}
     steps += [Step("take-away", f"/{name}", "not in the backup") for name in sorted(present) if name not in kept]
     if steps and found is not None:
@@ -197,9 +215,8 @@ async def put_back(visit: Visit, backup: Backup) -> str | None:
     with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for file in backup.config:
             add_file(archive, replace(file, mode=file.safe_mode))
-    stamp = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
     async with open_staging(visit, _PROGRAM) as staging:
         await staging.put(_ARCHIVE, content.getvalue())
-        request = {"action": "restore", "root": _ROOT, "folder": _CONFIG, "archive": _ARCHIVE, "stamp": stamp}
+        request = {"action": "restore", "root": _ROOT, "folder": _CONFIG, "archive": _ARCHIVE}
         kept = (await staging.request(request, privilege=Privilege.needed)).get("kept")
     return None if kept is None else str(kept)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import grp
 import hashlib
 import io
@@ -19,6 +20,8 @@ import shutil
 import stat
 import sys
 import tarfile
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,15 +60,16 @@ def add(archive: tarfile.TarFile, name: str, path: Path) -> None:
 def look(request: dict[str, Any]) -> dict[str, Any]:
     """Return mode, owner and SHA-256 of the files below the folder; null for no folder."""
     root, folder = Path(request["root"]), request["folder"]
+    owners = {owner: known_owner(owner) for owner in request["owners"]}
     if not (root / folder).is_dir():
-        return {"files": None}
+        return {"files": None, "owners": owners}
     found = {}
     for name in sorted(files_below(root, folder)):
         path = root / name
         facts = path.stat()
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         found[name] = {"mode": stat.S_IMODE(facts.st_mode), "owner": ":".join(owner_names(facts)), "sha256": digest}
-    return {"files": found}
+    return {"files": found, "owners": owners}
 
 
 def restore(request: dict[str, Any]) -> dict[str, Any]:
@@ -74,25 +78,61 @@ def restore(request: dict[str, Any]) -> dict[str, Any]:
     target = root / folder
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise ValueError(f"/{folder} is no folder")
-    kept = target.with_name(f"{folder.name}.backup_restore_{request['stamp']}")
-    new = target.with_name(f".{folder.name}.restore")
-    if new.exists():  # of an attempt that was cut off
-        shutil.rmtree(new)
-    owner = target.stat() if target.is_dir() else None
-    unpack(Path(request["staging"], request["archive"]), folder, new, owner)
-    if target.is_dir():
-        swap(new, target, kept)
-    else:
-        new.rename(target)
-    sync(target.parent)
-    return {"kept": f"/{kept.relative_to(root)}" if kept.exists() else None}
+    with locked(target.parent):
+        settle(target)
+        kept = free_name(target)
+        new = target.with_name(f".{folder.name}.restore")
+        owner = target.stat() if target.is_dir() else None
+        unpacked = Path(tempfile.mkdtemp(prefix=f".{folder.name}.unpack.", dir=target.parent))
+        try:
+            unpack(Path(request["staging"], request["archive"]), folder, unpacked, owner)
+            sync(target.parent)
+            unpacked.rename(new)
+        except BaseException:
+            shutil.rmtree(unpacked, ignore_errors=True)
+            raise
+        if target.is_dir():
+            swap(new, target, kept)
+        else:
+            new.rename(target)
+        sync(target.parent)
+        return {"kept": f"/{kept.relative_to(root)}" if kept.exists() else None}
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other restores out; the lock ends with the process. Raises: ValueError when one runs."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError("another restore runs there; try again when it has ended") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def settle(target: Path) -> None:
+    """Tidy after a restore that was cut off: what was being unpacked goes, what may be the former folder is kept."""
+    for half in target.parent.glob(f".{target.name}.unpack.*"):
+        shutil.rmtree(half)
+    whole = target.with_name(f".{target.name}.restore")
+    if whole.is_dir():
+        whole.rename(free_name(target))
+
+
+def free_name(target: Path) -> Path:
+    """Return a name for the former folder that nothing has yet; its time is UTC."""
+    stamp = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
+    names = (f"{target.name}.backup_restore_{stamp}{end}" for end in ("", *(f"_{n}" for n in range(2, 1000))))
+    return next(path for path in map(target.with_name, names) if not os.path.lexists(path))
 
 
 def unpack(archive_path: Path, folder: Path, new: Path, owner: os.stat_result | None) -> None:
     """Write the files below `new`; folders get owner and mode of the one that they replace."""
     ids = (owner.st_uid, owner.st_gid) if owner else (ids_of("root", "www-data"))
     mode = stat.S_IMODE(owner.st_mode) if owner else FOLDER_MODE
-    new.mkdir(mode=0o700)
     folders = {new}
     with tarfile.open(archive_path) as archive:
         for header in archive:
@@ -159,6 +199,17 @@ def ids_of(user: str, group: str) -> tuple[int, int]:
     with contextlib.suppress(KeyError):
         gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
     return uid, gid
+
+
+def known_owner(text: str) -> str:
+    """Return who an owner of an archive is here, as `ids_of` takes it."""
+    user, _, group = text.partition(":")
+    uid, gid = ids_of(user, group)
+    with contextlib.suppress(KeyError):
+        user = pwd.getpwuid(uid).pw_name
+    with contextlib.suppress(KeyError):
+        group = grp.getgrgid(gid).gr_name
+    return f"{user}:{group}"
 
 
 def sync(folder: Path) -> None:
