@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -220,11 +221,14 @@ class TestRefusals:
         pack(payload, recipe, path, lambda _: bytes(64))
         assert "not by the key" in judge_package(camera.system, path).findings.errors[0]
 
-    def test_a_wheel_that_is_not_the_pinned_one(self, camera: Camera) -> None:
+    def test_a_wheel_that_cannot_be_installed(self, camera: Camera) -> None:
         package = camera.package("1.0.0")
         payload = camera.packages / "1.0.0/payload"
-        pinned = payload / "opt/rpi-cam-webmanager/requirements.txt"
-        pinned.write_text(pinned.read_text()[:-3] + "0\n")
+        web = payload / "opt/rpi-cam-webmanager"
+        (web / "wheels/meetingctl-1-py3-none-any.whl").write_bytes(b"no wheel")
+        (web / "requirements.txt").write_text(
+            f"meetingctl==1 --hash=sha256:{hashlib.sha256(b'no wheel').hexdigest()}\n"
+        )
         pack(payload, Recipe(Platform("3.13", "amd64"), "1.0.0"), package)
         with pytest.raises(MeetingctlError, match="install failed"):
             apply(camera, package)
