@@ -81,7 +81,10 @@ def test_an_installation_and_the_same_again(
     reporter.join(60)
     assert done.code == 0, done.out + done.err
     assert [step["do"] for step in done.json["steps"]] == wanted
-    assert [(row["check"], row["ok"]) for row in done.json["checks"]] == [("units", True), ("heartbeat", True)]
+    checks = [(row["check"], row["ok"]) for row in done.json["checks"]]
+    assert checks == [("units", True), ("heartbeat", True), ("rtsp", None)]
+    assert any(text.startswith("no picture: ") for text in done.json["warnings"])
+    assert fleet.operator.json("fleet", "show", fleet.key)["installed_version"] == "1.2.3"
     assert flashed.read("/fake/hostname") == "cam-e2e\n"
     assert flashed.read("/etc/hosts") == "127.0.0.1\tlocalhost\n127.0.1.1\tcam-e2e\n"
     assert flashed.calls.count("reboot") == 1

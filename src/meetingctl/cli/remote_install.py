@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,13 +25,21 @@ from meetingctl.cli.remote_many import (
     open_access,
     read_password,
 )
+from meetingctl.cli.signals import run_async
 from meetingctl.core.errors import MeetingctlError
 
 if TYPE_CHECKING:
     from meetingctl.core.secret import Secret
+    from meetingctl.core.target import Target
+    from meetingctl.remote.access import Access
     from meetingctl.remote.install_log import InstallLog
     from meetingctl.remote.recipes.install import Installer, Outcome
+    from meetingctl.remote.recipes.steps import Job
+    from meetingctl.remote.visit import Visit
 
+    LookAfter = Callable[[Outcome], None]
+
+_WORDS = {True: "ok", False: "not well", None: "not now"}
 _STEP_COLUMNS = ("do", "on", "why")
 
 
@@ -123,8 +131,8 @@ def install_device(
     check_options(options)
     until_s = time.monotonic() + parse_duration_s(timeout)
     password = read_password(run, ask_password, password_file)
-    with _open_installer(run, target, options, password, until_s, log, via) as (installer, record):
-        return _install(run, installer, options, record)
+    with _open_installer(run, target, options, password, until_s, log, via) as (installer, record, look_after):
+        return _install(run, installer, options, record, look_after)
 
 
 @contextmanager
@@ -136,7 +144,7 @@ def _open_installer(
     until_s: float,
     log: Path | None,
     via: Way,
-) -> Iterator[tuple[Installer, InstallLog]]:
+) -> Iterator[tuple[Installer, InstallLog, LookAfter]]:
     from meetingctl.core.target import parse_target
     from meetingctl.remote.install_log import InstallLog
     from meetingctl.remote.recipes.install import Installer
@@ -148,21 +156,53 @@ def _open_installer(
     wishes = read_wishes(run, options, target, member)
     secrets = [secret.reveal() for secret in (password, member.token if member else None) if secret]
     phases = Phases(run)
-
-    def warn(text: str) -> None:
-        phases.close()
-        run.out.warn(text)
-
-    record = InstallLog(log or _log_path(run), phases.show, warn, phases.close, secrets)
+    record = InstallLog(log or _log_path(run), phases.show, run.out.warn, phases.close, secrets)
     fleet = Fleet(run, member, str(target))
     with open_access(run, [target], password) as access:
         job = Job(wishes, record.progress(), until_s, fleet.take_token)
         session = Session(opener_of(access, target, via=via.value), until_s, record.write)
         again = shlex.join(["meetingctl", *("--identity" if word == "-i" else word for word in run.argv)])
-        yield Installer(str(target), session, job, again, fleet.read_device if member else None), record
+        installer = Installer(str(target), session, job, again, fleet.read_device if member else None)
+        yield installer, record, lambda outcome: _look_after(access, target, via, job, fleet, outcome)
 
 
-def _install(run: Invocation, installer: Installer, options: Options, record: InstallLog) -> int:
+def _look_after(access: Access, target: Target, via: Way, job: Job, fleet: Fleet, outcome: Outcome) -> None:
+    """Tell what deserves a look, see whether there is a picture, and let the fleet and the pins know the device.
+
+    A camera may be connected later, so a stream without a picture is a warning.
+    """
+    from meetingctl.cli.remote_smoke import round_of
+    from meetingctl.core.target import DeviceTarget
+    from meetingctl.remote.hosts import name_host
+    from meetingctl.remote.smoke import run_checks
+
+    for note in outcome.facts.notes:
+        job.warn(note)
+
+    async def look(visit: Visit) -> list[dict[str, Any]]:
+        return await run_checks(round_of(visit, access), ["rtsp"])
+
+    try:
+        (stream,) = run_async(access.visit(target, look, via=via.value))
+    except MeetingctlError as error:
+        stream = {"check": "rtsp", "ok": False, "detail": error.message}
+    if not stream["ok"]:
+        job.warn(f"no picture: {stream['detail']}")
+        stream["ok"] = None
+    outcome.checks.append(stream)
+    if fleet.member is None:
+        return
+    named = DeviceTarget(fleet.member.device_key)
+    if (keys := access.pins.pinned(name_host(target))) and not access.pins.pinned(name_host(named)):
+        access.pins.pin(name_host(named), keys[0])
+    if outcome.steps and outcome.facts.version:
+        try:
+            fleet.report(outcome.facts.version)
+        except MeetingctlError as error:
+            job.warn(f"the fleet does not know its version: {error.message}")
+
+
+def _install(run: Invocation, installer: Installer, options: Options, record: InstallLog, look_after: LookAfter) -> int:
     from meetingctl.remote.recipes.install import CONNECTING
 
     if not (options.check_only or options.dry_run):
@@ -170,7 +210,7 @@ def _install(run: Invocation, installer: Installer, options: Options, record: In
         record.write(f"log of: {installer.again}")
     try:
         with installer.standing():
-            outcome = _do(run, installer, options)
+            outcome = _do(run, installer, options, look_after)
     except KeyboardInterrupt:
         record.write(f"interrupted at {installer.at}")
         record.end_phases()
@@ -187,7 +227,7 @@ def _install(run: Invocation, installer: Installer, options: Options, record: In
     return _show(run, installer, outcome, options, record)
 
 
-def _do(run: Invocation, installer: Installer, options: Options) -> Outcome:
+def _do(run: Invocation, installer: Installer, options: Options, look_after: LookAfter) -> Outcome:
     if options.check_only:
         return installer.look()
     if options.attach:
@@ -197,6 +237,7 @@ def _do(run: Invocation, installer: Installer, options: Options) -> Outcome:
     outcome = installer.install()
     if not options.transfer_only:
         installer.verify(outcome)
+        look_after(outcome)
     return outcome
 
 
@@ -214,7 +255,7 @@ def _show(run: Invocation, installer: Installer, outcome: Outcome, options: Opti
     else:
         run.out.rows(shown["steps"], _STEP_COLUMNS, empty="nothing to do")
         for row in outcome.checks:
-            run.out.note(f"{row['check']}: {'ok' if row['ok'] else 'not well'}: {row['detail']}")
+            run.out.note(f"{row['check']}: {_WORDS[row['ok']]}: {row['detail']}")
     if shown["log"] and not outcome.is_good:
         run.out.note(f"log: {record.path}")
     return 0 if outcome.is_good and not shown["obstacles"] else 1
@@ -235,7 +276,7 @@ class Phases:
     def __init__(self, run: Invocation) -> None:
         self._out = run.out
         self._is_quiet = run.out.is_json or bool(run.options.get("quiet"))
-        self._last, self._most, self._is_open = "", 0, False
+        self._last, self._most = "", 0
 
     def show(self, percent: int, text: str) -> None:
         """Show one; below 0 stands for none. Steps come in the order of their needs, and the bar never goes back."""
@@ -251,17 +292,11 @@ class Phases:
 
     def close(self) -> None:
         """End the line of the bar."""
-        if self._is_open:
-            self._out.err.write("\n")
-            self._is_open = False
+        self._out.end_drawing()
 
     def _draw(self, text: str, has_bar: bool) -> None:
-        from meetingctl.cli.output import printable
-
         bar = f"[{'#' * (self._most // 5):<20}] {self._most:3d} % " if has_bar else ""
-        self._out.err.write(f"\r\x1b[K{bar}{printable(text)[:120]}")
-        self._out.err.flush()
-        self._is_open = True
+        self._out.draw(f"{bar}{text[:120]}")
 
 
 def _log_path(run: Invocation) -> Path:

@@ -166,6 +166,12 @@ class Fleet:
         with self.run.open_client(token_code=self.member.token or None) as client:
             return client.take_token(self.member.device_key)
 
+    def report(self, version: str) -> None:
+        """Tell which version the device has now, as its agent would after an update."""
+        assert self.member is not None
+        with self.run.open_client(token_code=self.member.token or None) as client:
+            client.releases.report(self.member.device_key, to_version=version, from_version="", status="success")
+
     def read_device(self) -> Mapping[str, Any]:
         """Return the device's record."""
         assert self.member is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ REBOOT_MARK = f"{layout.STATE_DIR}/reboot-wanted"
 PROGRAM = f"{layout.BIN_DIR}/meetingctl"
 COMMAND_S = 60
 FACTS_S = 240.0
+_MOST_NOTES = 20
+_LONGEST_NOTE = 300
 # timedatectl says no while one of these waits for a clock that it may set, or is another one than systemd's own.
 _NTP_UNITS = ("systemd-timesyncd", "chrony", "ntpsec", "ntp", "openntpd")
 # The files are read byte for byte: they are written again with all that is not changed.
@@ -55,7 +58,8 @@ _COMMANDS = {
 class InstallFacts:
     """A device as it is. Texts of files are None where there is no file; both may hold secrets: never shown.
 
-    `check` is the exit code of `device check` there, None where the program is not installed. `staged` is `whole` or
+    `check` is the exit code of `device check` there, None where the program is not installed, `notes` what deserves a
+    look by a human, a camera that was not found for example. `staged` is `whole` or
     the size of what an earlier try has sent.
     """
 
@@ -77,6 +81,7 @@ class InstallFacts:
     config: str | None = field(default=None, repr=False)
     version: str = ""
     check: int | None = None
+    notes: tuple[str, ...] = ()
     staged: str = "0"
     unit: UnitFacts = UnitFacts()
     units: tuple[UnitState, ...] = ()
@@ -114,8 +119,8 @@ def read_install_facts(
 ) -> InstallFacts:
     """Ask a device. `folder` is where packages are sent to. Raises: AuthError, MeetingctlError, TransportLost."""
     commands = dict(_COMMANDS)
-    check = shlex.join(check_argv(components))
-    commands["check"] = f"[ -x {PROGRAM} ] && {{ {check} >/dev/null; echo $?; }}"
+    check = shlex.join([*check_argv(components), "--json"])
+    commands["check"] = f'[ -x {PROGRAM} ] && {{ {check}; code=$?; echo; echo "$code"; }}'
     if bundle is not None:
         commands["staged"] = transfer.check_line(folder, bundle.name, bundle.sha256)
     sections = link.ask_sections(commands, privilege=Privilege.needed, command_s=COMMAND_S, within_s=FACTS_S)
@@ -133,6 +138,7 @@ def parse_install_facts(sections: Mapping[str, str]) -> InstallFacts:
     times = dict(line.split("=", 1) for line in text("time").splitlines() if "=" in line)
     python = [parsers.parse_whole(word) or 0 for word in text("python").split()]
     disks = parsers.parse_df(sections.get("disk", ""))
+    answer, _, code = text("check").rpartition("\n")
     return InstallFacts(
         hostname=text("hostname"),
         model=text("model"),
@@ -151,12 +157,22 @@ def parse_install_facts(sections: Mapping[str, str]) -> InstallFacts:
         meeting=sections.get("meeting", "") if layout.MEETING_JSON in files else None,
         config=sections.get("config", "") if layout.CONFIG_ENV in files else None,
         version=text("version"),
-        check=parsers.parse_whole(text("check")),
+        check=parsers.parse_whole(code),
+        notes=_read_notes(answer),
         staged=text("staged") or "0",
         unit=parse_unit(UNIT, sections.get("unit", "")),
         units=tuple(parse_states(layout.UNITS, sections.get("units", ""))),
         wants_reboot=REBOOT_MARK in files,
     )
+
+
+def _read_notes(text: str) -> tuple[str, ...]:
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        return ()
+    notes = answer.get("notes") if isinstance(answer, dict) else None
+    return tuple(str(note)[:_LONGEST_NOTE] for note in notes[:_MOST_NOTES]) if isinstance(notes, list) else ()
 
 
 def sha256_or_none(text: str | None) -> str | None:

@@ -131,7 +131,16 @@ class Link:
             yield
         except CommandTimedOut as exc:
             raise TransportLost(f"{self.target}: no answer within {exc.timeout:g} s") from exc
-        except (OSError, EOFError, paramiko.SSHException, ThreadException) as exc:
+        except ThreadException as exc:
+            transport = self.connection.transport
+            if transport is None or not transport.is_active():
+                raise TransportLost(f"{self.target}: the connection was lost: {_first_line(exc)}") from exc
+            # It closed its standard input before it had the password; there is no sudo, for example.
+            raise MeetingctlError(
+                f"{self.target}: a command ended before it took its input; is sudo there?",
+                hint=f"meetingctl remote run {self.target} -- sudo -V",
+            ) from exc
+        except (OSError, EOFError, paramiko.SSHException) as exc:
             raise TransportLost(f"{self.target}: the connection was lost: {_first_line(exc)}") from exc
 
 
