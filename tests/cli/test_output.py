@@ -99,6 +99,19 @@ def test_a_table_has_no_box_and_cuts_nothing_off_a_terminal() -> None:
     assert row.split() == [long, "n"]
 
 
+def test_a_message_does_not_land_on_a_drawn_line() -> None:
+    out = output("table")
+    out.draw("10 %")
+    out.draw("20 %\x1b[2J")
+    out.note("first contact")
+    out.warn("careful")
+    out.draw("30 %")
+    out.end_drawing()
+    out.end_drawing()
+    drawn = "\r\x1b[K10 %\r\x1b[K20 %\\x1b[2J\nfirst contact\n"
+    assert said(out) == f"{drawn}warning: careful\n\r\x1b[K30 %\n"
+
+
 @pytest.mark.parametrize(("style", "data"), [("json", "[]\n"), ("ndjson", ""), ("plain", ""), ("table", "")])
 def test_an_empty_list(style: str, data: str) -> None:
     out = output(style)

@@ -18,6 +18,7 @@ from meetingctl.remote.recipes.facts import InstallFacts, parse_install_facts
 from meetingctl.remote.recipes.install import is_off_by_choice, judge_heartbeat
 from meetingctl.remote.recipes.meeting import EnvSyntax, Membership
 from meetingctl.remote.recipes.plan import Wishes, find_obstacles, plan_install, refuse_unfit
+from meetingctl.remote.recipes.steps import percent_of
 from meetingctl.remote.recipes.unit import UNIT
 from meetingctl.remote.services import UnitState
 from meetingctl.remote.transient import UnitFacts, parse_unit, start_line
@@ -56,6 +57,14 @@ def test_plan(case: Path) -> None:
     assert list(find_obstacles(facts, wishes.bundle)) == table.get("obstacles", [])
     rows = as_rows(plan_install(facts, wishes, table.get("done", [])))
     assert rows == table["steps"], json.dumps(rows, indent=1)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_the_percentages_of_a_plan_never_go_back(case: Path) -> None:
+    table = json.loads(case.read_text())
+    steps = plan_install(facts_of(table["facts"]), wishes_of(table["wishes"]), table.get("done", []))
+    percents = [percent_of(step) for step in steps]
+    assert percents == sorted(percents)
 
 
 def test_the_texts_of_a_first_installation() -> None:

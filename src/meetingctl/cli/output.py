@@ -171,6 +171,7 @@ class Output:
         self._width = width
         self._stdout = stdout
         self._stderr = stderr
+        self._is_drawn = False
 
     @property
     def is_json(self) -> bool:
@@ -307,7 +308,21 @@ class Output:
         if error.hint:
             self._say(f"\n{self._paint_error('hint:', '36')} {printable(error.hint)}")
 
+    def draw(self, line: str) -> None:
+        """Show a line on the terminal at stderr that the next one replaces; any message ends it first."""
+        self.err.write(f"\r\x1b[K{printable(line)}")
+        self.err.flush()
+        self._is_drawn = True
+
+    def end_drawing(self) -> None:
+        """Leave a drawn line as it is, and begin another."""
+        if self._is_drawn:
+            self._is_drawn = False
+            self.err.write("\n")
+            self.err.flush()
+
     def _say(self, message: str) -> None:
+        self.end_drawing()
         self.err.write(f"{message}\n")
         self.err.flush()
 

@@ -16,7 +16,7 @@ from meetingctl.remote.recipes.facts import InstallFacts
 from meetingctl.remote.recipes.link import Link
 from meetingctl.remote.recipes.plan import plan_install, refuse_unfit
 from meetingctl.remote.recipes.session import Session
-from meetingctl.remote.recipes.steps import PERCENTS, Job, carry_out, follow_to_end
+from meetingctl.remote.recipes.steps import PERCENTS, Job, carry_out, follow_to_end, percent_of
 from meetingctl.remote.recipes.unit import UNIT
 from meetingctl.remote.services import UnitState, parse_states, show_line
 from meetingctl.remote.smoke import judge_units
@@ -148,7 +148,7 @@ class Installer:
     def _enter(self, step: Step, done: int, left: int) -> None:
         self.at = f"step {done + 1} of {done + left}, {step.do} {step.on}"
         self.job.progress.line(f"{self.at}: {step.why}")
-        self.job.progress.phase(PERCENTS[step.do][0], f"{step.do} {step.on}")
+        self.job.progress.phase(percent_of(step), f"{step.do} {step.on}")
 
     def _is_lost(self, facts: InstallFacts, step: Step) -> bool:
         """Do one step; say whether the link was lost meanwhile, so that nobody knows how far it came."""

@@ -12,7 +12,7 @@ from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.layout import STATE_DIR
 from meetingctl.core.plan import Step
 from meetingctl.remote.recipes.bundle import OWN_WHEEL
-from meetingctl.remote.recipes.facts import REBOOT_MARK, InstallFacts, check_argv, read_install_facts
+from meetingctl.remote.recipes.facts import HOSTS_FILE, REBOOT_MARK, InstallFacts, check_argv, read_install_facts
 from meetingctl.remote.recipes.link import Link
 from meetingctl.remote.recipes.plan import Wishes, asks_for_reboot, plan_membership
 from meetingctl.remote.recipes.transfer import send_file
@@ -81,6 +81,11 @@ class Job:
         """Tell something that does not stop the installation."""
         self.warnings.append(text)
         self.progress.warn(text)
+
+
+def percent_of(step: Step) -> int:
+    """Return where a step begins. The host's own name is no membership, though both are files. Pure."""
+    return PERCENTS["set-hostname" if step.on == HOSTS_FILE else step.do][0]
 
 
 def carry_out(job: Job, link: Link, facts: InstallFacts, step: Step) -> None:
