@@ -54,6 +54,16 @@ DEMO = {"--profile": "demo"}
             "m tunnel agent --server HOST:9001 --device-key cam-7",
         ),
         ("meetingctl login", Call("m", path=("login",), own={"--key-file": ("bad.key",)}), "m login"),
+        # An option that stands there already in another spelling is not said twice.
+        *(
+            (
+                f"meetingctl remote shutdown cam-7 {there} --yes",
+                Call("m", path=("remote", "shutdown"), own={"--identity": ("KEY",), "--user": ("pi",)}),
+                f"m remote shutdown cam-7 {there} --yes --user pi",
+            )
+            for there in ("-i KEY", "-iKEY", "--identity=KEY", "--identity KEY")
+        ),
+        ("meetingctl --profile=demo fleet list", Call("m", places=DEMO), "m --profile=demo fleet list"),
         # To start a server takes no address of a server.
         ("meetingctl serve all", Call("m", path=("fleet", "list"), places=DEMO), "m serve all"),
     ],

@@ -78,7 +78,7 @@ def complete_hint(hint: str, call: Call, root: Any) -> str:
     if words[-1:] == ["--help"]:
         return f"{call.program} {hint.partition(' ')[2]}"
     is_starter = path[:1] and path[0] in _STARTERS and path[:1] != call.path[:1]
-    places = {} if is_starter else {name: value for name, value in call.places.items() if name not in words}
+    places = {} if is_starter else {name: value for name, value in call.places.items() if not _stands([name], words)}
     globals_text = "".join(f" {name} {shlex.quote(value)}" for name, value in places.items())
     own_text = "".join(_spell(name, call.own[name]) for name in _kept(call, path, command, words))
     rest = " ".join(head.split(" ")[1:])
@@ -100,12 +100,19 @@ def find_command(root: Any, words: Sequence[str]) -> tuple[tuple[str, ...], Any]
 
 def _kept(call: Call, path: tuple[str, ...], command: Any, words: Sequence[str]) -> list[str]:
     """Choose which of the given options the hinted command needs too."""
-    missing = [name for name in call.own if name not in words and name not in _SECRET_OPTIONS]
+    spellings = {name: param.opts for param in command.params for name in param.opts}
+    missing = [name for name in call.own if not _stands(spellings.get(name, [name]), words)]
+    missing = [name for name in missing if name not in _SECRET_OPTIONS]
     proposes_options = any(word.startswith("--") for word in words)
     if path == call.path and proposes_options:
         return missing
-    takes = {name for param in command.params for name in param.opts}
-    return [name for name in missing if name in _DATA_PLACES and name in takes]
+    return [name for name in missing if name in _DATA_PLACES and name in spellings]
+
+
+def _stands(names: Sequence[str], words: Sequence[str]) -> bool:
+    """Say whether an option is there in any of its spellings: `--name`, `--name=value`, `-n`, `-nvalue`."""
+    short = tuple(name for name in names if len(name) == 2)
+    return any(word.partition("=")[0] in names or (bool(short) and word.startswith(short)) for word in words)
 
 
 def _spell(name: str, values: tuple[str, ...]) -> str:
