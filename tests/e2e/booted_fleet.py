@@ -141,7 +141,7 @@ class Fleet:
 
     def do(self, *args: str, code: int = 0, within_s: float = 120) -> Any:
         """Run a command of the operator and return its JSON."""
-        done = self.operator.run(*args, "--json", within_s=within_s)
+        done = self.operator.run("--json", *args, within_s=within_s)
         assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout.decode()}{done.stderr.decode()}"
         return json.loads(done.stdout)
 
