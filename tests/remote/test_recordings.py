@@ -13,9 +13,10 @@ from meetingctl.remote.recordings import choose_recordings, plan_get, plan_remov
 from .conftest import Device
 from .machine import Machine, reports_of
 
-ONE = {"name": "rec_1.ts", "size_bytes": 5, "state": "closed", "locked": False}
+ONE = {"name": "rec_1.ts", "size_bytes": 5, "size_display": "5 o", "state": "closed", "locked": False}
+ONE |= {"modified": 1800000000.9, "modified_iso": "2027-01-15T09:00:00"}
 KEPT = {**ONE, "name": "rec_2.ts", "locked": True}
-LIVE = {**ONE, "name": "rec_3.ts", "state": "recording"}
+LIVE = {**ONE, "name": "rec_3.ts", "state": "recording", "modified": 1e300}
 
 
 def test_what_is_chosen() -> None:
@@ -58,6 +59,10 @@ def test_list_get_and_remove(here, camera: Device, machine: Machine, folder: Pat
     target, common, out = camera.target, ("-i", str(camera.identity), "--json"), tmp_path / "out"
     (listed,) = reports_of(here("remote", "recordings", "list", target, *common).out)
     assert [row["name"] for row in listed["recordings"]] == ["rec_1.ts", "rec_2.ts", "rec_3.ts"]
+    assert [row["modified_iso"] for row in listed["recordings"]] == ["2027-01-15T08:00:00Z"] * 2 + [None]
+    shown = here("remote", "recordings", "list", target, *common[:2]).out
+    assert "2027-01-15T08:00:00Z" in shown
+    assert "5 o" not in shown
     (refused,) = reports_of(here("remote", "recordings", "list", target, *common, "--only", "nonsense").out)
     assert "no kind nonsense" in json.dumps(refused)
 

@@ -38,7 +38,7 @@ Names = Annotated[
     typer.Argument(metavar="NAME...", help="names as `remote recordings list` shows them", show_default=False),
 ]
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="one device")]
-_COLUMNS = ("target", "name", "modified_iso", "duration_display", "size_display", "state", "locked")
+_COLUMNS = ("target", "name", "modified_iso", "duration_display", "size_bytes", "state", "locked")
 
 
 @app.command("list")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from meetingctl.core.clock import iso_text
 from meetingctl.core.errors import Conflict, MeetingctlError, NotFound, SomeFailed
 from meetingctl.core.plan import Step
 from meetingctl.remote.copy import Sent, download
@@ -17,6 +18,7 @@ from meetingctl.remote.visit import Privilege, Visit, explain_failure
 Row = dict[str, Any]
 _ANSWER_BYTES = 16 * 1024 * 1024
 _MISSING_CODE = 127
+_YEAR_10000_S = 253_402_300_800
 
 
 async def ask_device(visit: Visit, *words: str, privilege: Privilege) -> Any:
@@ -44,12 +46,19 @@ async def ask_device(visit: Visit, *words: str, privilege: Privilege) -> Any:
 
 
 async def list_recordings(visit: Visit, *, only: str = "all", sort: str = "date-desc", search: str = "") -> list[Row]:
-    """Return the recordings of a device. Raises: MeetingctlError."""
+    """Return the recordings of a device; `modified_iso` is in UTC. Raises: MeetingctlError."""
     words = ["record", "list", "--only", only, "--sort", sort, *(["--search", search] if search else [])]
     rows = await ask_device(visit, *words, privilege=Privilege.wanted)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "name" in row for row in rows):
         raise MeetingctlError(f"{visit.target}: its answer is no list of recordings")
-    return rows
+    return [{**row, "modified_iso": _utc_text(row.get("modified"))} for row in rows]
+
+
+def _utc_text(at_s: object) -> str | None:
+    """Write seconds since 1970 as ISO 8601; the device itself writes its own local time without a zone. Pure."""
+    if isinstance(at_s, int | float) and 0 <= at_s < _YEAR_10000_S:
+        return iso_text(int(at_s * 1000))
+    return None
 
 
 def choose_recordings(rows: Iterable[Row], names: Sequence[str], target: str) -> list[Row]:
