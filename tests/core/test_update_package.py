@@ -235,6 +235,15 @@ class TestRefusals:
         with pytest.raises(TooLarge, match="more than 2 files"):
             good(write)
 
+    def test_what_fails_while_a_package_is_used_is_not_its_fault(self, write: Callable[[bytes], Path]) -> None:
+        def use(path: Path) -> None:
+            with update_archive.open_members(path) as members:
+                for _ in members:
+                    raise OSError(28, "full")
+
+        with pytest.raises(OSError, match="full"):
+            use(write(tar_of(manifest(FILES), FILES)))
+
     def test_too_many_bytes(self, write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(update_archive, "LARGEST_TOTAL_BYTES", 100)
         with pytest.raises(TooLarge):
@@ -259,6 +268,10 @@ class TestProblems:
     def test_other_places(self, write: Callable[[bytes], Path], path: str) -> None:
         files = {**FILES, path: b"x"}
         assert path in self.problems(write, manifest(files), files)
+
+    def test_two_versions(self, write: Callable[[bytes], Path]) -> None:
+        facts = manifest(FILES, version="5.0.0")
+        assert self.problems(write, facts, FILES) == "the manifest says version '5.0.0', the file VERSION '2.33.0'"
 
     def test_changed_and_missing_files(self, write: Callable[[bytes], Path]) -> None:
         changed = {VERSION_PATH: b"2.33.1\n"}
@@ -308,8 +321,8 @@ class TestVersions:
         assert bool(findings.errors) == bool(words)
 
     def test_a_version_that_is_no_number_is_refused(self, write: Callable[[bytes], Path]) -> None:
-        (error,) = check_package(good(write, version="build 2 of 33"), "").errors
-        assert "not dotted numbers" in error
+        errors = check_package(good(write, version="build 2 of 33"), "").errors
+        assert "not dotted numbers" in errors[-1]
 
     @pytest.mark.parametrize("text", ["1.\u0662", "", "1..2", "1.2-beta-3-4", "v", "../1"])
     def test_texts_that_are_no_version(self, text: str) -> None:

@@ -71,10 +71,37 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
     with os.fdopen(descriptor, "rb") as packed:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe would be waited for without an end
             raise InvalidInput(f"{path}: not a regular file", hint=f"ls -l {path}")
-        try:
-            yield _tar_members(path, packed)
-        except _BROKEN as exc:
-            raise InvalidInput(f"{path.name}: not a whole tar archive: {exc}", hint=f"sha256sum {path}") from exc
+        yield _name_broken(path, _tar_members(path, packed))
+
+
+def _name_broken(path: Path, members: Iterator[Member]) -> Iterator[Member]:
+    """Pass members on; what fails while the archive is read names it, what fails while it is used does not."""
+    while True:
+        with _naming(path):
+            member = next(members, None)
+        if member is None:
+            return
+        yield member._replace(file=_Content(path, member.file))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as exc:
+        raise InvalidInput(f"{path.name}: not a whole tar archive: {exc}", hint=f"sha256sum {path}") from exc
+
+
+class _Content:
+    """The bytes of a member."""
+
+    def __init__(self, path: Path, file: Readable) -> None:
+        self._path = path
+        self._file = file
+
+    def read(self, size: int = -1, /) -> bytes:
+        with _naming(self._path):
+            return self._file.read(size)
 
 
 def clean_name(text: str) -> str:

@@ -37,6 +37,8 @@ SCHEMA_VERSION = "1"
 PROGRAM_PREFIX = ALLOWED_PREFIXES[0]
 DEPENDENCIES_PATH = f"{PROGRAM_PREFIX}/DEPENDENCIES.json"
 REQUIREMENTS_PATH = f"{PROGRAM_PREFIX}/requirements.txt"
+VERSION_PATH = f"{PROGRAM_PREFIX}/VERSION"
+_SMALL_FILES = (DEPENDENCIES_PATH, REQUIREMENTS_PATH, VERSION_PATH)
 WHEELS_PREFIX = f"{PROGRAM_PREFIX}/wheels/"
 LARGEST_MANIFEST_BYTES = 8 * 1024 * 1024
 _LARGEST_SMALL_FILE_BYTES = 1024 * 1024
@@ -193,7 +195,7 @@ def read_package(path: Path) -> Package:
             elif member.name.startswith(f"{PAYLOAD}/"):
                 name = member.name.removeprefix(f"{PAYLOAD}/")
                 digest = hashlib.sha256()
-                if name in {DEPENDENCIES_PATH, REQUIREMENTS_PATH}:
+                if name in _SMALL_FILES:
                     content = found.small[name] = read_capped(member, _LARGEST_SMALL_FILE_BYTES)
                     digest.update(content)
                     size_bytes = len(content)
@@ -213,7 +215,7 @@ def read_package(path: Path) -> Package:
         found.manifest,
         parse_dependencies(found.small.get(DEPENDENCIES_PATH)),
         sum(size for size, _ in found.files.values()),
-        cut_remarks(_compare(manifest.files, found.files)),
+        cut_remarks([*_wrong_version(manifest, found.small), *_compare(manifest.files, found.files)]),
         found.signature,
         found.small.get(REQUIREMENTS_PATH, b""),
     )
@@ -328,6 +330,14 @@ def _compare(listed: Iterable[ListedFile], found: Mapping[str, tuple[int, str]])
             yield f"{file.path}: its sha256 is another one than listed"
     for name in sorted(found.keys() - paths):
         yield f"{name}: in the package, but not listed"
+
+
+def _wrong_version(manifest: UpdateManifest, small: Mapping[str, bytes]) -> Iterable[str]:
+    """Compare the manifest with the file that tells the version once it is installed: the next update goes by that."""
+    if (content := small.get(VERSION_PATH)) is not None:
+        text = content.decode("utf-8", "replace").strip()
+        if text != manifest.version:
+            yield f"the manifest says version {manifest.version[:40]!r}, the file VERSION {text[:40]!r}"
 
 
 def refuse_path(path: str) -> str:

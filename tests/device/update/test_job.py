@@ -204,6 +204,15 @@ class TestRefusals:
         assert list(camera.path(layout.WEB_RELEASES_DIR).iterdir()) == []
         assert not os.path.lexists(camera.path(layout.WEB_DIR))
 
+    def test_a_link_to_another_place(self, camera: Camera) -> None:
+        (camera.root / "srv/1.0.0").mkdir(parents=True)
+        camera.install("1.0.0")
+        camera.path(layout.WEB_DIR).unlink()
+        camera.path(layout.WEB_DIR).symlink_to("../srv/1.0.0")
+        assert releases.current_name(camera.system) == ""
+        with pytest.raises(InvalidInput, match=r"is a link to \.\./srv/1\.0\.0, which is no release"):
+            apply(camera, camera.package("1.1.0"))
+
     def test_nothing_to_go_back_to(self, camera: Camera) -> None:
         with pytest.raises(NotFound, match="no former version"):
             roll_back(camera.system, lambda _: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -19,6 +20,7 @@ MANIFEST_NAME = f"{layout.RELEASE_FACTS_DIR_NAME}/update_manifest.json"
 _VENV_TIMEOUT_S = 120.0
 _PIP_TIMEOUT_S = 900.0
 _SPACE_FACTOR = 6  # the files, the same installed, and its bytecode
+_FULL_BELOW_BYTES = 8 * 1024 * 1024
 _SPACE_SPARE_BYTES = 64 * 1024 * 1024
 _SETPRIV = "/usr/bin/setpriv"
 _SYSTEM_PYTHON = "/usr/bin/python3"
@@ -26,16 +28,20 @@ _SYSTEM_PYTHON = "/usr/bin/python3"
 
 def check_space(system: System, package: Package) -> None:
     """Refuse to begin on a disk that will not hold the release. Raises: StorageFull."""
-    place = system.path(layout.WEB_RELEASES_DIR)
-    while not place.exists():
-        place = place.parent
-    free_bytes = shutil.disk_usage(place).free
+    free_bytes = _free_bytes(system)
     needed_bytes = package.total_bytes * _SPACE_FACTOR + _SPACE_SPARE_BYTES
     if free_bytes < needed_bytes:
         raise StorageFull(
             f"{layout.WEB_RELEASES_DIR}: {free_bytes >> 20} MiB free, the update needs {needed_bytes >> 20} MiB",
             hint="meetingctl device record prune",
         )
+
+
+def _free_bytes(system: System) -> int:
+    place = system.path(layout.WEB_RELEASES_DIR)
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 def unpack_package(package: Package, folder: Path) -> None:
@@ -117,7 +123,10 @@ def _run(system: System, argv: tuple[str, ...], timeout_s: float, hint: str) -> 
     ran = system.run(*dying, *argv, timeout_s=timeout_s)
     if not ran.ok:
         detail = f"no end after {timeout_s:g} s" if ran.timed_out else " ".join((ran.err or ran.out).split())[-300:]
-        raise MeetingctlError(f"{Path(argv[0]).name} {_words(argv)} failed with code {ran.code}: {detail}", hint=hint)
+        text = f"{Path(argv[0]).name} {_words(argv)} failed with code {ran.code}: {detail}"
+        if os.strerror(errno.ENOSPC) in ran.err + ran.out or _free_bytes(system) < _FULL_BELOW_BYTES:
+            raise StorageFull(text, hint="df -h")
+        raise MeetingctlError(text, hint=hint)
 
 
 def _words(argv: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from meetingctl.core import layout
 from meetingctl.core.plan import Step
 from meetingctl.core.update_package import (
     PROGRAM_PREFIX,
+    VERSION_PATH,
     WHEELS_PREFIX,
     Findings,
     Package,
@@ -74,6 +75,12 @@ def judge_package(system: System, path: Path, *, force: bool = False) -> Verdict
         errors.append("no meetingctl in the package: wheels/meetingctl-*.whl and requirements.txt are needed")
     else:
         errors += find_loose_requirements(package)
+        if VERSION_PATH not in {file.path for file in package.manifest.files}:
+            errors.append(f"no {VERSION_PATH} in the package")
+    if target := releases.find_foreign_link(system):
+        errors.append(
+            f"{layout.WEB_DIR} is a link to {target}, which is no release: move that folder in its place first"
+        )
     errors += _wrong_machine(system, package)
     if wrong := find_wrong_signature(system, package):
         errors.append(wrong)

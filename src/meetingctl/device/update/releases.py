@@ -75,8 +75,15 @@ def current_name(system: System) -> str:
     web = _web_path(system)
     if not web.is_symlink():
         return ""
-    name = web.readlink().name
-    return name if _NAME.fullmatch(name) and (system.path(layout.WEB_RELEASES_DIR) / name).is_dir() else ""
+    folder, _, name = str(web.readlink()).rpartition("/")
+    is_ours = folder in {layout.WEB_RELEASES_DIR, Path(layout.WEB_RELEASES_DIR).name} and _NAME.fullmatch(name)
+    return name if is_ours and (system.path(layout.WEB_RELEASES_DIR) / name).is_dir() else ""
+
+
+def find_foreign_link(system: System) -> str:
+    """Return where the link leads when that is a folder, but no release; empty in any other case."""
+    web = _web_path(system)
+    return str(web.readlink()) if web.is_symlink() and web.exists() and not current_name(system) else ""
 
 
 def is_original(system: System) -> bool:
