@@ -62,7 +62,10 @@ def test_a_rollout_to_a_device_behind_the_tunnel_is_driven_to_its_end(client, pl
     agent.start()
     try:
         rollout = str(start_rollout(client, 100))
-        done = here("fleet", "rollout", "drive", rollout, "-i", str(camera.identity), "--user", "anyone", "--json")
+        login = ("-i", str(camera.identity), "--user", "anyone", "--json")
+        done = here("fleet", "rollout", "drive", rollout, *login)
+        installed = client.get_device("cam-7")["installed_version"]
+        back = here("remote", "update", "cam-7", "--rollback", "--settle", "1s", *login)
     finally:
         agent.close()
     assert done.code == 0, done.err + done.out
@@ -70,11 +73,14 @@ def test_a_rollout_to_a_device_behind_the_tunnel_is_driven_to_its_end(client, pl
     assert [(row["target"], row["outcome"], row["route"]["way"]) for row in done.json["devices"]] == [
         ("cam-7", "updated", "tunnel")
     ]
-    assert releases.version == "1.1.0"
-    assert client.get_device("cam-7")["installed_version"] == "1.1.0"
+    assert installed == "1.1.0"
+    assert (back.code, releases.version) == (0, "1.0.0"), back.err + back.out
+    # The server hears of the way back too.
+    assert client.get_device("cam-7")["installed_version"] == "1.0.0"
     attempts = list(client.releases.history({"device_key": "cam-7"}))
     assert [(row["status"], row["from_version"], row["to_version"]) for row in attempts] == [
-        ("success", "1.0.0", "1.1.0")
+        ("success", "1.1.0", "1.0.0"),
+        ("success", "1.0.0", "1.1.0"),
     ]
 
 

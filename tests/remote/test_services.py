@@ -153,6 +153,11 @@ def test_sudo_that_refuses_is_said_with_what_helps(here, camera, machine, tmp_pa
     wrong = here("remote", "services", "start", *common, "--password-file", str(tmp_path / "wrong"))
     assert wrong.code == 4
     assert machine.calls.count("sudo -S") == 1
+    login = ("-i", str(camera.identity), "--password-file", str(tmp_path / "wrong"))
+    for verb, *words in (("smoke",), ("collect", "--out", str(tmp_path)), ("update", "--rollback")):
+        refused = here("remote", verb, camera.target, *words, *login)
+        assert refused.code == 4, refused.err
+    assert machine.calls.count("sudo -S") == 4
     assert here("remote", "services", "start", *common, "--password-file", str(tmp_path / "right")).code == 0
     assert machine.read_unit(STREAM)[0] == "active"
 

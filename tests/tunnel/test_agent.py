@@ -266,6 +266,20 @@ def test_heartbeats_carry_the_token_and_say_who_is_there(bed: Bed) -> None:
         assert body["installed_version"] == "1.2.3"
 
 
+def test_heartbeats_carry_the_version_that_is_installed_at_that_moment(bed: Bed, tmp_path: Path) -> None:
+    version = tmp_path / "VERSION"
+    version.write_text("1.0.0\n")
+    with Api({f"/api/devices/{KEY}/online": (200, {"ok": True})}) as api:
+        agent = Agent(agent_config(bed, api_url=api.url, heartbeat_s=0.05, version_file=str(version)))
+        with running(agent):
+            wait_until(lambda: api.requests)
+            version.write_text("1.1.0\n")
+            wait_until(lambda: api.requests[-1][2].get("installed_version") == "1.1.0")
+            version.write_text("../../x\n")
+            wait_until(lambda: "installed_version" not in api.requests[-1][2])
+        assert api.requests[0][2]["installed_version"] == "1.0.0"
+
+
 def test_a_failing_api_does_not_disturb_the_tunnel(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     with Api({}) as api, running(Agent(agent_config(bed, api_url=api.url, heartbeat_s=0.05))):
         wait_until(lambda: len(api.requests) >= 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,8 +132,7 @@ def updating(
 
         client = access.finder.client if access.finder else None
         version = order.source.version if order.source else ""
-        does_report = bool(version) and not order.dry_run
-        reporter = Reporter(client if does_report else None, target, version, run.out.warn)
+        reporter = Reporter(None if order.dry_run else client, target, version, run.out.warn)
         route: dict[str, object] = {}
 
         async def visit_device(use: Callable[[Visit], Awaitable[Result]]) -> Result:
@@ -155,7 +155,7 @@ def updating(
                 run.out.note(f"{target}: the update goes on there; the same command follows it")
             raise
         except MeetingctlError as error:
-            if job.has_reported:
+            if job.has_reported:  # so it is an update, not the way back
                 await reporter.send("failed", job.before, error.message)
             raise
         return await _report(reporter, result, route)
@@ -169,9 +169,12 @@ async def _report(reporter: Any, result: Result, route: Mapping[str, object]) ->
     details = {"route": dict(route), **result.as_json()}
     if result.word in {"updated", "current"}:
         await reporter.send("success", result.before)
+    if result.word == "returned":
+        await replace(reporter, to_version=result.after).send("success", result.before)
     if not result.fault:
         return Done(details=details)
-    await reporter.send("failed", result.before, result.fault)
+    if reporter.to_version:
+        await reporter.send("failed", result.before, result.fault)
     name = reporter.target
     error = MeetingctlError(
         f"{name}: {result.fault}; {result.after or 'nothing'} is installed",

@@ -21,10 +21,11 @@ from meetingctl.core.layout import CACHE_DIR, ONVIF_UNIT, RECORDER_STATE_JSON, R
 from meetingctl.core.target import DeviceTarget
 from meetingctl.remote.parsers import parse_df, parse_number
 from meetingctl.remote.services import UnitState, read_states
-from meetingctl.remote.visit import Visit
+from meetingctl.remote.visit import SudoRefused, Visit
 
 CHECK_S = 20.0
 DESCRIBE_S = 10.0
+START_S = 12.0  # what a unit of ours may take until it says that it is ready
 LEAST_FREE_BYTES = 500 * 1024 * 1024
 MOST_CLOCK_ERROR_S = 5.0
 
@@ -68,7 +69,7 @@ class Round:
 
 async def check_units(round_: Round) -> Finding:
     """Every unit that starts with the device is active, or was switched off in its configuration and ended well."""
-    states = await read_states(round_.visit, UNITS)
+    states = await _read_settled(round_.visit)
     ended = {state.unit for state in states if state.active == "inactive" and state.result == "success"}
     off = set()
     if RECORDER_UNIT in ended and await _is_recorder_off(round_.visit):
@@ -76,6 +77,17 @@ async def check_units(round_: Round) -> Finding:
     if ONVIF_UNIT in ended and round_.find_onvif is not None and await round_.find_onvif(round_.visit) is None:
         off.add(ONVIF_UNIT)
     return judge_units(states, off)
+
+
+async def _read_settled(visit: Visit) -> list[UnitState]:
+    """Ask for our units; those that are just starting are given some seconds."""
+    until_s = time.monotonic() + START_S
+    while True:
+        states = await read_states(visit, UNITS)
+        is_starting = any(state.is_enabled and state.active == "activating" for state in states)
+        if not is_starting or time.monotonic() > until_s:
+            return states
+        await asyncio.sleep(1)
 
 
 async def _is_recorder_off(visit: Visit) -> bool:
@@ -174,12 +186,17 @@ def choose_checks(only: str) -> tuple[str, ...]:
 
 
 async def run_checks(round_: Round, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Run checks one after another; each has a deadline, and a failure of one ends no other."""
+    """Run checks one after another; each has a deadline, and a failure of one ends no other.
+
+    Raises: SudoRefused at the first refusal.
+    """
     rows = []
     for name in names:
         try:
             async with asyncio.timeout(CHECK_S):
                 finding = await CHECKS[name](round_)
+        except SudoRefused:
+            raise
         except TimeoutError:
             finding = Finding(False, f"no answer within {CHECK_S:g} s")
         except (MeetingctlError, asyncssh.Error, OSError) as error:

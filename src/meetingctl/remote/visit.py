@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -11,12 +12,20 @@ import asyncssh
 from meetingctl.core.errors import AuthError, MeetingctlError
 from meetingctl.core.target import Target
 from meetingctl.remote.command import CAPTURE_BYTES, CappedOutput, Outcome, Write, run_command, wrap_sudo
+from meetingctl.remote.sections import new_mark
 from meetingctl.remote.session import Login
 from meetingctl.remote.ways import Route
 
 _SHOWN_ERROR = 300
 # What a device may write beyond what is kept of an answer; more is no answer, and is not waited for.
 _FLOOD_BYTES = 64 * 1024 * 1024
+
+
+_MISSING_PROGRAM = re.compile(r"\b(sudo|python3): (?:command )?not found$")
+
+
+class SudoRefused(AuthError):
+    """The user does not become root on the device; another try would only count as another wrong password."""
 
 
 class Privilege(Enum):
@@ -69,15 +78,17 @@ class Visit:
     heard: Callable[[], object]
 
     async def stream(
-        self, line: str, *, stdout: Write, stderr: Write, privilege: Privilege = Privilege.none
+        self, line: str, *, stdout: Write, stderr: Write, privilege: Privilege = Privilege.none, mark: str = ""
     ) -> Outcome:
-        """Run a line of shell and hand its output on. Raises: what `run_command` raises."""
+        """Run a line of shell and hand its output on, after a line with the mark. Raises: what `run_command` raises."""
         stdin = b""
         if privilege is not Privilege.none:
             password = self.login.password
             is_optional = privilege is Privilege.wanted
             line = wrap_sudo(line, has_password=bool(password), is_optional=is_optional)
             stdin = f"{password.reveal()}\n".encode() if password else b""
+        if mark:
+            line = f"echo {mark}\n{line}"
         return await run_command(self.connection, line, stdout=stdout, stderr=stderr, stdin=stdin)
 
     async def answer(
@@ -85,8 +96,10 @@ class Visit:
     ) -> Answer:
         """Run a line of shell and return what it wrote, at most `cap_bytes` of each stream.
 
-        Raises: MeetingctlError for a device that does not stop writing.
+        What the start files of the login shell print before it is left out. Raises: SudoRefused for a password that is
+        given and not taken, so that it is tried once; MeetingctlError for a device that does not stop writing.
         """
+        mark = new_mark()
         out, err = CappedOutput(cap_bytes), CappedOutput()
         dam = _Dam(cap_bytes + _FLOOD_BYTES)
         try:
@@ -95,10 +108,17 @@ class Visit:
                 stdout=self._hearing(dam.before(out.write)),
                 stderr=self._hearing(dam.before(err.write)),
                 privilege=privilege,
+                mark=mark,
             )
         except _Flood:
             raise MeetingctlError(f"{self.target}: wrote over {dam.limit_bytes} bytes as an answer") from None
-        return Answer(outcome.exit_code, out.text, err.text, out.is_cut)
+        _, found, text = out.text.partition(f"{mark}\n")
+        answer = Answer(outcome.exit_code, text if found else out.text, err.text, out.is_cut)
+        if privilege is not Privilege.none and self.login.password and answer.exit_code:
+            failure = explain_failure(str(self.target), self.login.user, answer)
+            if isinstance(failure, SudoRefused):
+                raise failure
+        return answer
 
     async def ask(self, line: str, *, privilege: Privilege = Privilege.none, cap_bytes: int = CAPTURE_BYTES) -> str:
         """Run a line of shell that must go well, and return its output.
@@ -126,9 +146,14 @@ def explain_failure(target: str, user: str, answer: Answer) -> MeetingctlError:
     refusals = [line for line in lines if line.startswith("sudo:") and "unable to resolve host" not in line]
     if refusals:
         reason = refusals[-1].removeprefix("sudo:").strip()
-        return AuthError(
+        return SudoRefused(
             f"{target}: {user} may not become root: {reason[:_SHOWN_ERROR]}",
             hint="give the password with --ask-password, or log in as another user with --user NAME",
         )
+    missing = _MISSING_PROGRAM.search(lines[-1]) if lines else None
+    if missing and missing[1] == "sudo":
+        return SudoRefused(f"{target}: {user} may not become root: sudo is not installed", hint="--user root")
+    if missing:
+        return MeetingctlError(f"{target}: {missing[1]} is not installed there", hint=f"apt install {missing[1]}")
     reason = lines[-1][:_SHOWN_ERROR] if lines else f"exit code {answer.exit_code}"
     return MeetingctlError(f"{target}: {reason}")

@@ -118,6 +118,7 @@ class Agent:
                 token=config.token,
                 interval_s=config.heartbeat_s,
                 installed_version=config.installed_version,
+                version_file=config.version_file,
             )
             self._heartbeat.start()
         try:

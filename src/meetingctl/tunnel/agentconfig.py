@@ -9,6 +9,7 @@ from typing import Any
 
 from meetingctl.core.errors import ConfigError, InvalidInput, MeetingctlError
 from meetingctl.core.ids import is_device_key, parse_token_code
+from meetingctl.core.layout import VERSION_FILE
 from meetingctl.core.paths import read_small_text
 from meetingctl.core.secret import Secret
 from meetingctl.core.settings import Settings
@@ -39,6 +40,7 @@ class AgentConfig:
     stable_s: float = 30.0
     service_host: str = "127.0.0.1"
     installed_version: str = ""
+    version_file: str = ""  # says the version in its first line, when the one above is empty
 
     def __post_init__(self) -> None:
         if not self.server_host or not 1 <= self.server_port <= 65535:
@@ -76,6 +78,7 @@ def load_meeting_json(path: Path) -> AgentConfig:
         token=Secret(_text(path, fields, "token_code")),
         api_url=_text(path, fields, "api_url"),
         heartbeat_s=_number(path, fields, "heartbeat_interval", 60.0),
+        version_file=VERSION_FILE,
     )
 
 

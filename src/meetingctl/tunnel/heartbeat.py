@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from meetingctl.core.errors import MeetingctlError
+from meetingctl.core.errors import InvalidInput, MeetingctlError
 from meetingctl.core.net import is_mac
 from meetingctl.core.secret import Secret
+from meetingctl.core.versions import check_version
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,19 @@ class Heartbeat:
     """Tell the API every interval that the device lives. A failure is logged when it begins and when it ends."""
 
     def __init__(
-        self, api_url: str, *, device_key: str, token: Secret, interval_s: float, installed_version: str = ""
+        self,
+        api_url: str,
+        *,
+        device_key: str,
+        token: Secret,
+        interval_s: float,
+        installed_version: str = "",
+        version_file: str = "",
     ) -> None:
-        """Prepare; nothing is sent yet. Raises: InvalidInput for a bad URL."""
+        """Prepare; nothing is sent yet. The version is what is given, else what the file says at that moment.
+
+        Raises: InvalidInput for a bad URL.
+        """
         from meetingctl.client import FleetClient  # an agent without heartbeats stays on the standard library
 
         self._client = FleetClient(api_url, token_code=token, timeout_s=min(10.0, max(1.0, interval_s)))
@@ -33,6 +44,7 @@ class Heartbeat:
         self._path = f"/api/devices/{quote(device_key, safe='')}/online"
         self._interval_s = interval_s
         self._installed_version = installed_version
+        self._version_file = version_file
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self.last_error = ""
@@ -59,8 +71,9 @@ class Heartbeat:
                 self._stop.wait(self._interval_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - spreads load
 
     def _beat(self) -> None:
+        version = self._installed_version or read_version(self._version_file)
         try:
-            self._client.request("POST", self._path, json=read_identity(self._api_url, self._installed_version))
+            self._client.request("POST", self._path, json=read_identity(self._api_url, version))
         except MeetingctlError as exc:
             if not self.last_error:
                 log.warning("heartbeat failed", extra={"error": exc.message})
@@ -77,6 +90,18 @@ def read_identity(api_url: str, installed_version: str) -> Mapping[str, str]:
     address = _outgoing_address(api_url)
     fields = {"ip_lan": address, "mac": _mac_of(address), "installed_version": installed_version}
     return {key: value for key, value in fields.items() if value}
+
+
+def read_version(path: str) -> str:
+    """Return the first line of a file with a version; empty without a file, or when it is no version."""
+    if not path:
+        return ""
+    try:
+        with Path(path).open("rb") as file:
+            line = file.read(200).split(b"\n")[0].decode("ascii").strip()
+        return check_version(line)
+    except (OSError, ValueError, InvalidInput):
+        return ""
 
 
 def _outgoing_address(api_url: str) -> str:

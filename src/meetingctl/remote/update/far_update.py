@@ -84,6 +84,8 @@ def stage(request: dict[str, Any]) -> dict[str, Any]:
 def clean(request: dict[str, Any]) -> dict[str, Any]:
     """Remove the staging folder, the uploads of this package, and what earlier ones left."""
     shutil.rmtree(request["staging_folder"], ignore_errors=True)
+    with contextlib.suppress(OSError):  # another package is put together there
+        Path(request["staging_folder"]).parent.rmdir()
     own = {item["sha256"] for item in request["files"]}
     for path in plain_files(Path(request["uploads"])):
         if path.name[:64] in own or time.time() - path.lstat().st_mtime > STALE_S:
