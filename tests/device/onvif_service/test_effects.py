@@ -645,7 +645,7 @@ def test_the_name_comes_from_the_fleet_and_is_kept(device: Device) -> None:
         device.configure(MEETING_API_URL=api.url, MEETING_DEVICE_KEY=KEY, MEETING_TOKEN_CODE="abc123")
         config = device.facts.config
         assert naming.read_kept(device.system, config) == UNPROVISIONED
-        assert naming.ask_name(config) == "V1-S01-00030"
+        assert naming.ask_name(config, config.meeting_token_code) == "V1-S01-00030"
         assert api.asked == [(f"/api/devices/{KEY}", "abc123")]
     naming.keep(device.system, config, "V1-S01-00030")
     assert device.facts.name == "V1-S01-00030"
@@ -661,7 +661,7 @@ def test_no_name_is_no_name(device: Device, body: bytes, status: int) -> None:
     with Api(body, status) as api:
         device.configure(MEETING_API_URL=api.url, MEETING_DEVICE_KEY=KEY, MEETING_TOKEN_CODE="abc123")
         with pytest.raises((Unreachable, MeetingctlError)):
-            naming.ask_name(device.facts.config)
+            naming.ask_name(device.facts.config, device.facts.config.meeting_token_code)
         assert len(api.asked) == 1
 
 

@@ -39,7 +39,9 @@ def test_a_camera_gets_its_name_from_its_fleet(tmp_path: Path) -> None:
         try:
             hostname = check_response(daemon.call("tds:GetHostname")).findtext(".//{*}Name")
             assert hostname == "UNPROVISIONNED"
-            keys = {"MEETING_DEVICE_KEY": KEY, "MEETING_TOKEN_CODE": made["token_code"]}
+            # As on a provisioned device: the token code is in meeting.json alone.
+            keys = {"MEETING_DEVICE_KEY": KEY, "MEETING_TOKEN_CODE": "********"}
+            (tmp_path / "etc/rpi-cam/meeting.json").write_text(json.dumps({"token_code": made["token_code"]}))
             configure(tmp_path, {"MEETING_API_URL": f"{server.url}/api", **keys})
             daemon.hang_up()
             daemon.wait_for_log("device_name=V1-S01-00030")

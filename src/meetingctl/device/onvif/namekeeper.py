@@ -8,6 +8,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from meetingctl.core.errors import MeetingctlError, Unreachable
 from meetingctl.device.config import DeviceConfig
@@ -45,8 +46,9 @@ class NameKeeper:
             self._soon.clear()
             config = self._source.now().config
             if naming.can_ask(config):
+                token = naming.token_of(self._system, config)
                 try:
-                    await self._take(config, await self._ask_aside(lambda config=config: naming.ask_name(config)))  # type: ignore[misc]
+                    await self._take(config, await self._ask_aside(partial(naming.ask_name, config, token)))
                     failures = 0
                 except MeetingctlError as error:
                     failures += 1

@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from meetingctl.core.errors import MeetingctlError, Unreachable
-from meetingctl.core.layout import ONVIF_NAME_JSON
+from meetingctl.core.layout import MEETING_JSON, ONVIF_NAME_JSON
+from meetingctl.core.secret import Secret
 from meetingctl.device.config import DeviceConfig
 from meetingctl.device.onvif.facts import UNPROVISIONED
 from meetingctl.device.system import System
@@ -23,6 +24,7 @@ _TIMEOUT_S = 10.0
 _ANSWER_BYTES = 256 * 1024
 _FIELDS = ("product_serial", "name", "device_name")
 _LONGEST = 64
+_MASK = "********"
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +56,25 @@ def keep(system: System, config: DeviceConfig, name: str) -> None:
     system.write(ONVIF_NAME_JSON, json.dumps({"key": config.meeting_device_key, "name": name}))
 
 
-def ask_name(config: DeviceConfig) -> str:
+def token_of(system: System, config: DeviceConfig) -> Secret:
+    """Return the token code of this device; on a provisioned one meeting.json has it, and config.env only a mask."""
+    if (token := config.meeting_token_code.reveal()) and token != _MASK:
+        return config.meeting_token_code
+    try:
+        facts = json.loads(system.read(MEETING_JSON))
+    except (MeetingctlError, OSError, ValueError, RecursionError):
+        return Secret("")
+    found = facts.get("token_code") if isinstance(facts, dict) else None
+    return Secret(found if isinstance(found, str) and found != _MASK else "")
+
+
+def ask_name(config: DeviceConfig, token: Secret) -> str:
     """Ask the API for the name; certificates are verified, redirects refused because they would carry the token.
 
     Raises: Unreachable, MeetingctlError when there is no name in the answer.
     """
     url = f"{config.meeting_api_url}/devices/{quote(config.meeting_device_key, safe='')}"
-    headers = {"Accept": "application/json", "X-Token-Code": config.meeting_token_code.reveal()}
+    headers = {"Accept": "application/json", "X-Token-Code": token.reveal()}
     try:
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the key allows http and https only
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=_TIMEOUT_S) as answer:
