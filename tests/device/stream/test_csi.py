@@ -66,15 +66,22 @@ def test_stored_controls_for_the_fallback() -> None:
 
 
 @pytest.fixture(scope="module")
-def csi_stream(gstreamer: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
-    """A daemon that finds a CSI camera, stored controls and no sound."""
-    folder = tmp_path_factory.mktemp("csi")
-    modules = folder / "modules"
-    shutil.copytree(Path(__file__).parent / "fake_picamera", modules, ignore=shutil.ignore_patterns("__pycache__"))
+def camera_units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Access units as a CSI camera of 640x480 delivers them, four seconds of them."""
     source = ["-f", "lavfi", "-i", "testsrc=size=640x480:rate=15", "-t", "4", "-pix_fmt", "yuv420p"]
     encoder = ["-c:v", "libx264", "-profile:v", "baseline", "-tune", "zerolatency", "-g", "15", "-x264-params", "aud=1"]
-    target = modules / "picamera2" / "units.h264"
+    target = tmp_path_factory.mktemp("units") / "units.h264"
     subprocess.run(["ffmpeg", "-v", "error", *source, *encoder, str(target)], check=True, timeout=90)
+    return target
+
+
+@pytest.fixture
+def csi_stream(gstreamer: None, camera_units: Path, tmp_path: Path) -> Iterator[Stream]:
+    """A daemon that finds a CSI camera, stored controls and no sound; each test has its own, as it keeps changes."""
+    folder = tmp_path / "csi"
+    modules = folder / "modules"
+    shutil.copytree(Path(__file__).parent / "fake_picamera", modules, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(camera_units, modules / "picamera2")
     listed = Path(__file__).parent / "data" / "rpicam_ov5647.txt"
     path = fake_tools(folder / "bin", {"v4l2-ctl": "exit 1", "arecord": "exit 1", "rpicam-hello": f"cat {listed}"})
     Stream(folder).system.write("/etc/rpi-cam/csi_tuning.json", '{"Brightness": 0.5, "ColourGains": 2.0, "Odd": 1}')
