@@ -10,7 +10,7 @@ from meetingctl.device.onvif.device_service import scopes_of, services_of
 from meetingctl.device.onvif.encoder import encoding_of
 from meetingctl.device.onvif.event_service import topics_of
 from meetingctl.device.onvif.facts import Facts
-from meetingctl.device.onvif.media_service import profiles_of
+from meetingctl.device.onvif.profiles import profiles_of
 from meetingctl.device.onvif.relay import load_gpiod, refusal
 from meetingctl.device.onvif.source import FactSource
 from meetingctl.device.system import System

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from meetingctl.core.netlink import Interface
-from meetingctl.device.onvif import io_service, media_service
+from meetingctl.device.onvif import io_service
 from meetingctl.device.onvif.call import SERVICE_PATHS, Call, Op, Table
 from meetingctl.device.onvif.facts import MANUFACTURER, MODEL, Facts
 from meetingctl.device.onvif.fault import Fault
+from meetingctl.device.onvif.profiles import kinds_of, profiles_of
 from meetingctl.device.onvif.pullpoint import MOST_POINTS
 from meetingctl.device.onvif.soap import NAMESPACES, Node, qname, text
 
@@ -88,12 +89,12 @@ def capabilities_of(prefix: str, facts: Facts) -> Node:
         return (
             name,
             {"SnapshotUri": True, "Rotation": False, "VideoSourceMode": False, "OSD": False},
-            ("trt:ProfileCapabilities", {"MaximumNumberOfProfiles": len(media_service.profiles_of(facts))}),
+            ("trt:ProfileCapabilities", {"MaximumNumberOfProfiles": len(profiles_of(facts))}),
             ("trt:StreamingCapabilities", _streaming(facts)),
         )
     if prefix == "tr2":
-        profiles = len(media_service.profiles_of(facts))
-        attributes = {"MaximumNumberOfProfiles": profiles, "ConfigurationsSupported": media_service.kinds_of(facts)}
+        profiles = len(profiles_of(facts))
+        attributes = {"MaximumNumberOfProfiles": profiles, "ConfigurationsSupported": kinds_of(facts)}
         return (
             name,
             {"SnapshotUri": True, "Rotation": False, "VideoSourceMode": False, "OSD": False},
@@ -149,7 +150,7 @@ def get_capabilities(call: Call) -> Node:
                     "tt:Extension",
                     (
                         "tt:ProfileCapabilities",
-                        ("tt:MaximumNumberOfProfiles", len(media_service.profiles_of(facts))),
+                        ("tt:MaximumNumberOfProfiles", len(profiles_of(facts))),
                     ),
                 ),
             )

@@ -11,7 +11,7 @@ from meetingctl.core.errors import MeetingctlError
 from meetingctl.device.onvif.call import Call, Op, Table
 from meetingctl.device.onvif.fault import action_failed, invalid_args, invalid_value, not_supported
 from meetingctl.device.onvif.imaging import LEVELS, Camera, Control, Focus, plan_controls
-from meetingctl.device.onvif.media_service import VIDEO_SOURCE
+from meetingctl.device.onvif.profiles import VIDEO_SOURCE
 from meetingctl.device.onvif.soap import NAMESPACES, Element, Node, find, number, qname, text
 
 log = logging.getLogger(__name__)

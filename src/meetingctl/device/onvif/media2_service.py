@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from meetingctl.device.onvif import media_service as media
 from meetingctl.device.onvif.call import SNAPSHOT_PATH, Call, Op, Table
+from meetingctl.device.onvif.configurations import (
+    apply_encoding,
+    audio_source,
+    check_source_configuration,
+    read_encoding,
+    source_configuration,
+    source_options,
+    span,
+)
 from meetingctl.device.onvif.encoder import Encoding, choices_of, encoding_of
 from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.onvif.fault import Fault, action_failed, invalid_args, invalid_value, not_supported
+from meetingctl.device.onvif.profiles import (
+    AUDIO_ENCODER_CONFIG,
+    AUDIO_SOURCE,
+    AUDIO_SOURCE_CONFIG,
+    VIDEO_SOURCE_CONFIG,
+    Profile,
+    encoder_named,
+    profile_named,
+    profiles_of,
+    stream_uri,
+)
 from meetingctl.device.onvif.soap import NAMESPACES, Element, Node, find, integer, qname, text
 
 _AAC = "MP4A-LATM"
@@ -24,31 +43,31 @@ def get_service_capabilities(call: Call) -> Node:
 def get_profiles(call: Call) -> Node:
     token = text(call.body, "tr2:Token", "")
     kinds = {(item.text or "").strip() for item in call.body if item.tag == qname("tr2:Type")}
-    profiles = (media.profile_named(call.facts, token),) if token else media.profiles_of(call.facts)
+    profiles = (profile_named(call.facts, token),) if token else profiles_of(call.facts)
     return ("tr2:GetProfilesResponse", *(_profile(call.facts, profile, kinds) for profile in profiles))
 
 
 def get_stream_uri(call: Call) -> Node:
-    profile = media.profile_named(call.facts, text(call.body, "tr2:ProfileToken"))
+    profile = profile_named(call.facts, text(call.body, "tr2:ProfileToken"))
     protocol = text(call.body, "tr2:Protocol")
     if protocol not in _URI_PROTOCOLS or (protocol == "RtspMulticast" and not call.facts.has_multicast):
         raise invalid_value("InvalidStreamSetup", f"{protocol[:40]} is not offered")
-    return ("tr2:GetStreamUriResponse", ("tr2:Uri", media.stream_uri(call, profile)))
+    return ("tr2:GetStreamUriResponse", ("tr2:Uri", stream_uri(call, profile)))
 
 
 def get_snapshot_uri(call: Call) -> Node:
-    media.profile_named(call.facts, text(call.body, "tr2:ProfileToken"))
+    profile_named(call.facts, text(call.body, "tr2:ProfileToken"))
     return ("tr2:GetSnapshotUriResponse", ("tr2:Uri", call.url(SNAPSHOT_PATH)))
 
 
 def get_video_source_configurations(call: Call) -> Node:
-    _wanted(call, media.VIDEO_SOURCE_CONFIG)
-    return (_response(call), media.source_configuration("tr2:Configurations", call.facts))
+    _wanted(call, VIDEO_SOURCE_CONFIG)
+    return (_response(call), source_configuration("tr2:Configurations", call.facts))
 
 
 def get_video_source_configuration_options(call: Call) -> Node:
-    _wanted(call, media.VIDEO_SOURCE_CONFIG)
-    return (_response(call), ("tr2:Options", *media.source_options(call.facts)))
+    _wanted(call, VIDEO_SOURCE_CONFIG)
+    return (_response(call), ("tr2:Options", *source_options(call.facts)))
 
 
 def get_video_encoder_configurations(call: Call) -> Node:
@@ -61,19 +80,19 @@ def get_video_encoder_configuration_options(call: Call) -> Node:
 
 
 def get_video_encoder_instances(call: Call) -> Node:
-    _wanted(call, media.VIDEO_SOURCE_CONFIG)
-    count = len(media.profiles_of(call.facts))
+    _wanted(call, VIDEO_SOURCE_CONFIG)
+    count = len(profiles_of(call.facts))
     codec = ("tr2:Codec", ("tr2:Encoding", "H264"), ("tr2:Number", count))
     return (_response(call), ("tr2:Info", codec, ("tr2:Total", count)))
 
 
 def get_audio_source_configurations(call: Call) -> Node:
-    rows = [media.audio_source("tr2:Configurations", call.facts)] if call.facts.has_audio else []
+    rows = [audio_source("tr2:Configurations", call.facts)] if call.facts.has_audio else []
     return (_response(call), *rows)
 
 
 def get_audio_source_configuration_options(call: Call) -> Node:
-    tokens = (("tt:InputTokensAvailable", media.AUDIO_SOURCE),) if call.facts.has_audio else ()
+    tokens = (("tt:InputTokensAvailable", AUDIO_SOURCE),) if call.facts.has_audio else ()
     return (_response(call), ("tr2:Options", *tokens))
 
 
@@ -95,21 +114,21 @@ def set_video_source_configuration(call: Call) -> Node:
     given = find(call.body, "tr2:Configuration")
     if given is None:
         raise invalid_args("Configuration is missing")
-    media.check_source_configuration(call.facts, given)
+    check_source_configuration(call.facts, given)
     return (_response(call),)
 
 
 def set_audio_source_configuration(call: Call) -> Node:
     """Accept what is set already: the sound card is chosen by who installed the camera."""
-    given = _audio_given(call, media.AUDIO_SOURCE_CONFIG)
-    if text(given, "tt:SourceToken", media.AUDIO_SOURCE) != media.AUDIO_SOURCE:
+    given = _audio_given(call, AUDIO_SOURCE_CONFIG)
+    if text(given, "tt:SourceToken", AUDIO_SOURCE) != AUDIO_SOURCE:
         raise invalid_value("ConfigModify", "the audio source cannot be changed")
     return (_response(call),)
 
 
 def set_audio_encoder_configuration(call: Call) -> Node:
     """Accept what is set already; the options offer nothing else."""
-    given, config = _audio_given(call, media.AUDIO_ENCODER_CONFIG), call.facts.config
+    given, config = _audio_given(call, AUDIO_ENCODER_CONFIG), call.facts.config
     is_same = text(given, "tt:Encoding", _AAC) == _AAC
     is_same &= integer(given, "tt:Bitrate", config.audio_bitrate_kbps) == config.audio_bitrate_kbps
     is_same &= integer(given, "tt:SampleRate", config.audio_rate // 1000) == config.audio_rate // 1000
@@ -131,19 +150,19 @@ def set_video_encoder_configuration(call: Call) -> Node:
     given = find(call.body, "tr2:Configuration")
     if given is None:
         raise invalid_args("Configuration is missing")
-    token = media.encoder_named(call.facts, given.get("token") or "")
+    token = encoder_named(call.facts, given.get("token") or "")
     if text(given, "tt:Encoding", "H264").upper() != "H264":
         raise invalid_value("ConfigModify", "only H264 is offered")
-    wanted = media.read_encoding(given, encoding_of(call.facts, token))
+    wanted = read_encoding(given, encoding_of(call.facts, token))
     gov, profile = given.get("GovLength", str(wanted.gov_length)), given.get("Profile", wanted.profile)
     if not gov.isascii() or not gov.isdigit() or len(gov) > 9:
         raise invalid_args("GovLength is no number")
-    media.apply_encoding(call, token, replace(wanted, gov_length=int(gov), profile=profile))
+    apply_encoding(call, token, replace(wanted, gov_length=int(gov), profile=profile))
     return (_response(call),)
 
 
 def set_synchronization_point(call: Call) -> Node:
-    media.profile_named(call.facts, text(call.body, "tr2:ProfileToken"))
+    profile_named(call.facts, text(call.body, "tr2:ProfileToken"))
     call.effects.request_keyframe()
     return (_response(call),)
 
@@ -153,16 +172,16 @@ def create_profile(call: Call) -> Node:
 
 
 def delete_profile(call: Call) -> Node:
-    media.profile_named(call.facts, text(call.body, "tr2:Token"))
+    profile_named(call.facts, text(call.body, "tr2:Token"))
     raise Fault("Sender", ("ter:Action", "ter:DeletionOfFixedProfile"), "the profiles are fixed")
 
 
 def add_configuration(call: Call) -> Node:
     """Succeed when all of it is attached already; nothing else can be."""
-    profile = media.profile_named(call.facts, text(call.body, "tr2:ProfileToken"))
-    attached = {"VideoSource": media.VIDEO_SOURCE_CONFIG, "VideoEncoder": profile.encoder}
+    profile = profile_named(call.facts, text(call.body, "tr2:ProfileToken"))
+    attached = {"VideoSource": VIDEO_SOURCE_CONFIG, "VideoEncoder": profile.encoder}
     if profile.has_audio:
-        attached |= {"AudioSource": media.AUDIO_SOURCE_CONFIG, "AudioEncoder": media.AUDIO_ENCODER_CONFIG}
+        attached |= {"AudioSource": AUDIO_SOURCE_CONFIG, "AudioEncoder": AUDIO_ENCODER_CONFIG}
     if text(call.body, "tr2:Name", profile.name) != profile.name:
         raise not_supported("another name of a fixed profile")
     for item in (item for item in call.body if item.tag == qname("tr2:Configuration")):
@@ -173,17 +192,17 @@ def add_configuration(call: Call) -> Node:
 
 
 def remove_configuration(call: Call) -> Node:
-    media.profile_named(call.facts, text(call.body, "tr2:ProfileToken"))
+    profile_named(call.facts, text(call.body, "tr2:ProfileToken"))
     raise not_supported("changing a fixed profile")
 
 
-def _profile(facts: Facts, profile: media.Profile, kinds: set[str]) -> Node:
+def _profile(facts: Facts, profile: Profile, kinds: set[str]) -> Node:
     def shown(kind: str) -> bool:
         return kind in kinds or "All" in kinds
 
     parts = (
-        media.source_configuration("tr2:VideoSource", facts) if shown("VideoSource") else None,
-        media.audio_source("tr2:AudioSource", facts) if profile.has_audio and shown("AudioSource") else None,
+        source_configuration("tr2:VideoSource", facts) if shown("VideoSource") else None,
+        audio_source("tr2:AudioSource", facts) if profile.has_audio and shown("AudioSource") else None,
         _encoder("tr2:VideoEncoder", facts, profile.encoder) if shown("VideoEncoder") else None,
         _audio_encoder("tr2:AudioEncoder", facts) if profile.has_audio and shown("AudioEncoder") else None,
     )
@@ -219,15 +238,15 @@ def _options(facts: Facts, token: str) -> Node:
         ("tt:Encoding", "H264"),
         ("tt:QualityRange", ("tt:Min", 1), ("tt:Max", 5)),
         *(("tt:ResolutionsAvailable", ("tt:Width", width), ("tt:Height", height)) for width, height in choices.sizes),
-        ("tt:BitrateRange", *media.span(choices.bitrate_kbps)),
+        ("tt:BitrateRange", *span(choices.bitrate_kbps)),
     )
 
 
 def _audio_encoder(tag: str, facts: Facts) -> Node:
     return (
         tag,
-        {"token": media.AUDIO_ENCODER_CONFIG},
-        ("tt:Name", media.AUDIO_ENCODER_CONFIG),
+        {"token": AUDIO_ENCODER_CONFIG},
+        ("tt:Name", AUDIO_ENCODER_CONFIG),
         ("tt:UseCount", 1),
         ("tt:Encoding", _AAC),
         ("tt:Bitrate", facts.config.audio_bitrate_kbps),
@@ -238,10 +257,10 @@ def _audio_encoder(tag: str, facts: Facts) -> Node:
 def _encoders(call: Call) -> list[str]:
     """Return the encoders that were asked for: one by its token, that of a profile, or all."""
     if token := text(call.body, "tr2:ConfigurationToken", ""):
-        return [media.encoder_named(call.facts, token)]
+        return [encoder_named(call.facts, token)]
     if token := text(call.body, "tr2:ProfileToken", ""):
-        return [media.profile_named(call.facts, token).encoder]
-    return [profile.encoder for profile in media.profiles_of(call.facts)]
+        return [profile_named(call.facts, token).encoder]
+    return [profile.encoder for profile in profiles_of(call.facts)]
 
 
 def _wanted(call: Call, only: str) -> None:
@@ -249,7 +268,7 @@ def _wanted(call: Call, only: str) -> None:
     if token and token != only:
         raise invalid_value("NoConfig", f"there is no configuration {token[:64]!r}")
     if profile := text(call.body, "tr2:ProfileToken", ""):
-        media.profile_named(call.facts, profile)
+        profile_named(call.facts, profile)
 
 
 def _response(call: Call) -> str:

@@ -2,66 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, replace
-from urllib.parse import quote
+from dataclasses import replace
 
-from meetingctl.core.errors import MeetingctlError
 from meetingctl.device.onvif.call import SNAPSHOT_PATH, Call, Op, Table
-from meetingctl.device.onvif.encoder import (
-    MAIN_TOKEN,
-    SUB_TOKEN,
-    Choices,
-    Encoding,
-    Range,
-    choices_of,
-    encoding_of,
-    plan_encoding,
+from meetingctl.device.onvif.configurations import (
+    apply_encoding,
+    audio_encoder,
+    audio_options,
+    audio_source,
+    check_source_configuration,
+    encoder_configuration,
+    read_encoding,
+    source_configuration,
+    source_options,
+    span,
 )
+from meetingctl.device.onvif.encoder import MAIN_TOKEN, Choices, choices_of, encoding_of
 from meetingctl.device.onvif.facts import Facts
 from meetingctl.device.onvif.fault import Fault, action_failed, invalid_args, invalid_value, not_supported
-from meetingctl.device.onvif.soap import NAMESPACES, Element, Node, find, integer, number, text
-
-# Recorders keep these names for years.
-MAIN_PROFILE, SUB_PROFILE = "MainProfile", "SubProfile"
-VIDEO_SOURCE, VIDEO_SOURCE_CONFIG = "VideoSource", "VideoSourceConfig"
-AUDIO_SOURCE, AUDIO_SOURCE_CONFIG, AUDIO_ENCODER_CONFIG = "AudioSource", "AudioSourceConfig", "AudioEncoderConfig"
-_LONGEST_URI = 128
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """A fixed profile: its encoder and whether it carries sound."""
-
-    token: str
-    name: str
-    encoder: str
-    path_suffix: str
-    has_audio: bool
-
-
-def profiles_of(facts: Facts) -> tuple[Profile, ...]:
-    """Return the profiles: the main one, and the small one when the second stream is on."""
-    main = Profile(MAIN_PROFILE, "Main", MAIN_TOKEN, "", facts.has_audio)
-    if not facts.config.substream_enable:
-        return (main,)
-    return (main, Profile(SUB_PROFILE, "Sub", SUB_TOKEN, "-sub", False))
-
-
-def profile_named(facts: Facts, token: str) -> Profile:
-    """Raises: Fault (NoProfile)."""
-    for profile in profiles_of(facts):
-        if profile.token == token:
-            return profile
-    raise invalid_value("NoProfile", f"there is no profile {token[:64]!r}")
-
-
-def kinds_of(facts: Facts) -> str:
-    """Return the kinds of configuration, as Media2 lists them."""
-    return "VideoSource VideoEncoder" + (" AudioSource AudioEncoder" if facts.has_audio else "")
-
+from meetingctl.device.onvif.profiles import (
+    AUDIO_ENCODER_CONFIG,
+    AUDIO_SOURCE,
+    AUDIO_SOURCE_CONFIG,
+    VIDEO_SOURCE,
+    VIDEO_SOURCE_CONFIG,
+    Profile,
+    encoder_named,
+    profile_named,
+    profiles_of,
+    stream_uri,
+)
+from meetingctl.device.onvif.soap import NAMESPACES, Element, Node, find, integer, text
 
 # Profiles.
 
@@ -106,17 +77,6 @@ def remove_configuration(call: Call) -> Node:
 
 
 # Addresses.
-
-
-def stream_uri(call: Call, profile: Profile) -> str:
-    """Return the address of a profile's stream; with the login only where that is switched on and was proved."""
-    config, login = call.facts.config, call.facts.login
-    user = ""
-    if config.onvif_uri_credentials and config.is_auth_on and login is not None and call.is_authenticated:
-        user = f"{quote(login.user, safe='')}:{quote(login.password.reveal(), safe='')}@"
-    plain = f"{call.host}:{config.rtsp_port}/{config.rtsp_path}{profile.path_suffix}"
-    uri = f"rtsp://{user}{plain}"
-    return uri if len(uri) <= _LONGEST_URI else f"rtsp://{plain}"
 
 
 def get_stream_uri(call: Call) -> Node:
@@ -165,18 +125,6 @@ def get_video_source_configuration_options(call: Call) -> Node:
 def set_video_source_configuration(call: Call) -> Node:
     check_source_configuration(call.facts, _configuration(call, "trt"))
     return ("trt:SetVideoSourceConfigurationResponse",)
-
-
-def check_source_configuration(facts: Facts, given: Element) -> None:
-    """Accept what is set already and nothing else: the capture belongs to who installed the camera. Raises: Fault."""
-    if given.get("token") != VIDEO_SOURCE_CONFIG:
-        raise invalid_value("NoConfig", f"there is no configuration {str(given.get('token'))[:64]!r}")
-    bounds = find(given, "tt:Bounds")
-    width, height, _ = facts.captured
-    size = {"x": 0, "y": 0, "width": width, "height": height}
-    is_same = bounds is None or all(bounds.get(name) == str(value) for name, value in size.items())
-    if text(given, "tt:SourceToken", VIDEO_SOURCE) != VIDEO_SOURCE or not is_same:
-        raise invalid_value("ConfigModify", "the video source cannot be changed")
 
 
 # Video encoder.
@@ -237,42 +185,10 @@ def set_video_encoder_configuration(call: Call) -> Node:
     return ("trt:SetVideoEncoderConfigurationResponse",)
 
 
-def read_encoding(given: Element, now: Encoding) -> Encoding:
-    """Return size, rate and bitrate of a configuration; what is not given stays. Raises: Fault.
-
-    The rate is a whole number in Media1 and any number in Media2.
-    """
-    return replace(
-        now,
-        width_px=integer(given, "tt:Resolution/tt:Width", now.width_px),
-        height_px=integer(given, "tt:Resolution/tt:Height", now.height_px),
-        fps=round(number(given, "tt:RateControl/tt:FrameRateLimit", now.fps)),
-        bitrate_kbps=integer(given, "tt:RateControl/tt:BitrateLimit", now.bitrate_kbps),
-    )
-
-
-def apply_encoding(call: Call, token: str, wanted: Encoding) -> None:
-    """Write what changes; nothing is touched when nothing does. Raises: Fault."""
-    try:
-        call.effects.change_config(lambda facts: plan_encoding(facts, token, wanted), call.facts)
-    except Fault:
-        raise
-    except MeetingctlError as error:
-        log.error("configuration cannot be written", extra={"error": error.message, "hint": error.hint})
-        raise action_failed("the configuration cannot be written") from error
-
-
 def set_synchronization_point(call: Call) -> Node:
     profile_named(call.facts, text(call.body, "trt:ProfileToken"))
     call.effects.request_keyframe()
     return ("trt:SetSynchronizationPointResponse",)
-
-
-def encoder_named(facts: Facts, token: str) -> str:
-    """Raises: Fault (NoConfig)."""
-    if token not in {profile.encoder for profile in profiles_of(facts)}:
-        raise invalid_value("NoConfig", f"there is no configuration {token[:64]!r}")
-    return token
 
 
 # Audio: nothing of it is there while the stream carries no sound.
@@ -316,93 +232,7 @@ def get_audio_encoder_configuration_options(call: Call) -> Node:
     return (_response(call), ("trt:Options", *options))
 
 
-def audio_options(facts: Facts) -> tuple[Node, ...]:
-    config = facts.config
-    return (
-        ("tt:Encoding", "AAC"),
-        ("tt:BitrateList", ("tt:Items", config.audio_bitrate_kbps)),
-        ("tt:SampleRateList", ("tt:Items", config.audio_rate // 1000)),
-    )
-
-
 # Pieces.
-
-
-def source_configuration(tag: str, facts: Facts) -> Node:
-    width, height, _ = facts.captured
-    bounds = {"x": 0, "y": 0, "width": width, "height": height}
-    return (
-        tag,
-        {"token": VIDEO_SOURCE_CONFIG},
-        ("tt:Name", VIDEO_SOURCE_CONFIG),
-        ("tt:UseCount", len(profiles_of(facts))),
-        ("tt:SourceToken", VIDEO_SOURCE),
-        ("tt:Bounds", bounds),
-    )
-
-
-def source_options(facts: Facts) -> tuple[Node, ...]:
-    zero, (width, height, _) = Range(0, 0), facts.captured
-    return (
-        (
-            "tt:BoundsRange",
-            ("tt:XRange", *span(zero)),
-            ("tt:YRange", *span(zero)),
-            ("tt:WidthRange", *span(Range(width, width))),
-            ("tt:HeightRange", *span(Range(height, height))),
-        ),
-        ("tt:VideoSourceTokensAvailable", VIDEO_SOURCE),
-    )
-
-
-def encoder_configuration(tag: str, facts: Facts, token: str) -> Node:
-    now = encoding_of(facts, token)
-    return (
-        tag,
-        {"token": token},
-        ("tt:Name", token),
-        ("tt:UseCount", 1),
-        ("tt:Encoding", "H264"),
-        ("tt:Resolution", ("tt:Width", now.width_px), ("tt:Height", now.height_px)),
-        ("tt:Quality", _quality(facts)),
-        (
-            "tt:RateControl",
-            ("tt:FrameRateLimit", now.fps),
-            ("tt:EncodingInterval", 1),
-            ("tt:BitrateLimit", now.bitrate_kbps),
-        ),
-        ("tt:H264", ("tt:GovLength", now.gov_length), ("tt:H264Profile", now.profile)),
-        _multicast(facts),
-        ("tt:SessionTimeout", "PT60S"),
-    )
-
-
-def audio_source(tag: str, facts: Facts) -> Node:
-    return (
-        tag,
-        {"token": AUDIO_SOURCE_CONFIG},
-        ("tt:Name", AUDIO_SOURCE_CONFIG),
-        ("tt:UseCount", 1),
-        ("tt:SourceToken", AUDIO_SOURCE),
-    )
-
-
-def audio_encoder(tag: str, facts: Facts) -> Node:
-    return (
-        tag,
-        {"token": AUDIO_ENCODER_CONFIG},
-        ("tt:Name", AUDIO_ENCODER_CONFIG),
-        ("tt:UseCount", 1),
-        ("tt:Encoding", "AAC"),
-        ("tt:Bitrate", facts.config.audio_bitrate_kbps),
-        ("tt:SampleRate", facts.config.audio_rate // 1000),
-        _multicast(facts),
-        ("tt:SessionTimeout", "PT60S"),
-    )
-
-
-def span(values: Range) -> tuple[Node, Node]:
-    return ("tt:Min", values.least), ("tt:Max", values.most)
 
 
 def _profile(tag: str, facts: Facts, profile: Profile) -> Node:
@@ -427,22 +257,6 @@ def _h264_choices(choices: Choices) -> tuple[Node, ...]:
         ("tt:EncodingIntervalRange", ("tt:Min", 1), ("tt:Max", 1)),
         *(("tt:H264ProfilesSupported", name) for name in choices.profiles),
     )
-
-
-def _multicast(facts: Facts) -> Node:
-    group = facts.config.rtsp_multicast_base if facts.has_multicast else ""
-    return (
-        "tt:Multicast",
-        ("tt:Address", ("tt:Type", "IPv4"), ("tt:IPv4Address", group or "0.0.0.0")),  # noqa: S104 - no group
-        ("tt:Port", (facts.config.rtsp_multicast_port_min or 0) if group else 0),
-        ("tt:TTL", 1 if group else 0),
-        ("tt:AutoStart", False),
-    )
-
-
-def _quality(facts: Facts) -> int:
-    written = facts.config.stream_quality
-    return int(written) if written.isdigit() else 3
 
 
 def _uri(uri: str) -> tuple[Node, ...]:
