@@ -112,8 +112,9 @@ def test_who_may_use_it_is_said_when_it_changes(tmp_path: Path) -> None:
     daemon = Running(tmp_path)
     daemon.start(f"--discovery-port={free_udp_port()}")
     try:
-        configure(tmp_path, {})
-        System(tmp_path).write("/etc/rpi-cam/onvif.conf", "{}")
+        with System(tmp_path).locked("/etc/rpi-cam"):  # or the daemon copies a login between the two
+            configure(tmp_path, {})
+            System(tmp_path).write("/etc/rpi-cam/onvif.conf", "{}")
         daemon.hang_up()
         daemon.wait_for_log("anybody on the network")
         configure(tmp_path, {"RTSP_USER": "admin", "RTSP_PATH": "live/cam one"})

@@ -167,6 +167,28 @@ def test_a_folder_that_others_hold_delays_no_request(device: Device) -> None:
     assert source.now().conf.password.reveal() == "another"
 
 
+def test_a_login_that_is_taken_away_while_the_folder_is_locked_is_not_copied(device: Device) -> None:
+    device.configure(RTSP_USER="admin", RTSP_PASSWORD="secret")
+    system, folder = device.system, device.system.path("/etc/rpi-cam")
+    source = FactSource(system, may_write=False)
+    source.needs_sync = True
+    copying = threading.Thread(target=source.sync)
+    with system.locked("/etc/rpi-cam"):
+        copying.start()
+        ends_s = time.monotonic() + DEADLINE_S
+        while [os.path.realpath(path) for path in _open_files()].count(str(folder.resolve())) < 2:
+            assert time.monotonic() < ends_s
+            time.sleep(0.005)
+        device.configure(RTSP_USER="", RTSP_PASSWORD="")
+        system.write("/etc/rpi-cam/onvif.conf", "{}")
+    copying.join(DEADLINE_S)
+    assert system.read("/etc/rpi-cam/onvif.conf") == "{}"
+
+
+def _open_files() -> list[str]:
+    return [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - one may close meanwhile
+
+
 def test_files_that_cannot_be_read_change_nothing(device: Device) -> None:
     source = FactSource(device.system)
     path = device.system.path("/etc/rpi-cam/config.env")

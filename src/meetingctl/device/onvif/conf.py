@@ -12,7 +12,7 @@ from typing import Any
 from meetingctl.core.errors import ConfigError, NotFound
 from meetingctl.core.layout import CONFIG_DIR, ONVIF_CONF, ONVIF_PORT
 from meetingctl.core.secret import Secret
-from meetingctl.device.config import DeviceConfig, remove_leftovers
+from meetingctl.device.config import DeviceConfig, read_config, remove_leftovers
 from meetingctl.device.onvif.auth import Credentials
 from meetingctl.device.system import System
 
@@ -82,14 +82,18 @@ def means_login(text: str) -> bool:
     return _LOGIN_LINE.search(text) is not None
 
 
-def sync_login(system: System, config: DeviceConfig) -> bool:
+def sync_login(system: System) -> bool:
     """Copy the login of the stream into onvif.conf, where older tools read it; say whether it was written.
 
     An empty login of the stream changes nothing. Raises: ConfigError, Forbidden, StorageFull, Busy.
     """
-    if not config.is_auth_on:
+    if not read_config(system).config.is_auth_on:
         return False
     with system.locked(CONFIG_DIR):
+        # Whoever held the lock may have taken the login away.
+        config = read_config(system).config
+        if not config.is_auth_on:
+            return False
         try:
             body = dict(_load(system.read(ONVIF_CONF)))
         except NotFound:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.layout import CONFIG_ENV, ONVIF_CONF, RECORDER_CONF
 from meetingctl.core.netlink import Interface, read_interfaces
-from meetingctl.device.config import DeviceConfig, Loaded, load_config, read_config, read_env
+from meetingctl.device.config import DeviceConfig, Loaded, load_config, read_env
 from meetingctl.device.onvif.conf import OnvifConf, means_login, read_conf, sync_login
 from meetingctl.device.onvif.facts import Facts, read_board, read_gateways, read_name_servers, read_stream
 from meetingctl.device.onvif.naming import read_kept
@@ -130,7 +130,7 @@ class FactSource:
             return
         try:
             # Not the facts of the moment: they may be older than the file.
-            if sync_login(self._system, read_config(self._system).config):
+            if sync_login(self._system):
                 log.info("onvif.conf has the login of the stream now")
             self.needs_sync = False
         except MeetingctlError as error:
