@@ -101,7 +101,7 @@ def libcamera_properties(tuning: Mapping[str, Any]) -> dict[str, int | float | b
     return found
 
 
-class Picamera(Feeder):
+class Picamera:
     """The first CSI camera with the encoder that the configuration asks for."""
 
     def __init__(self, gst: Gstreamer, config: DeviceConfig, index: int, tuning: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from meetingctl.device.stream.authentication import make_permissions
 from meetingctl.device.stream.gstreamer import Gstreamer, open_structure
@@ -46,20 +46,17 @@ class Flow:
         self.bytes += size_bytes
 
 
-class Feeder:
-    """What fills the `appsrc` of a CSI camera; see `csi.py`."""
+class Feeder(Protocol):
+    """What fills the `appsrc` of a CSI camera: Picamera2 (`csi.py`) or rpicam-vid (`rpicam.py`)."""
 
     def start(self, appsrc: Any) -> None:
         """Begin to push access units into the element."""
-        raise NotImplementedError
 
     def stop(self, appsrc: Any) -> None:
         """Stop; nothing is pushed afterwards."""
-        raise NotImplementedError
 
     def request_keyframe(self) -> None:
         """Ask the encoder of the camera for a keyframe soon."""
-        raise NotImplementedError
 
 
 class Mount:

@@ -17,7 +17,6 @@ from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.layout import RPICAM_OVERLAY_JSON
 from meetingctl.device.config import DeviceConfig
 from meetingctl.device.stream.gstreamer import Gstreamer
-from meetingctl.device.stream.mount import Feeder
 from meetingctl.device.system import Child, System
 
 PROGRAM = "rpicam-vid"
@@ -45,7 +44,7 @@ def overlay_stage(text: str, font_size: int) -> dict[str, Any]:
     return {"annotate_cv": {**drawn, "scale": round(font_size / _POINTS_PER_SCALE, 2)}}
 
 
-class RpicamVid(Feeder):
+class RpicamVid:
     """One process while somebody watches."""
 
     def __init__(
