@@ -1,4 +1,7 @@
-"""One script that asks a device many things, and its output taken apart again: one round trip instead of many."""
+"""Marks in what a device writes: where an answer begins, and the parts of one that tells many things in one round trip.
+
+The start files of a login shell may print before any command; what they print is told from the answer by a mark.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,33 @@ import shlex
 from collections.abc import Mapping
 
 COMMAND_S = 10
+# Of the distributions that a device may run; a server that is part of sshd itself needs no such file.
+_SFTP_FOLDERS = "/usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/libexec"
 
 
 def new_mark() -> str:
-    """Return the text that begins the lines between sections; no device can know it beforehand."""
+    """Return the text of a mark; no device can know it beforehand."""
     return f"@@{secrets.token_hex(8)}"
+
+
+def marked_line(line: str, mark: str) -> str:
+    """Write the line of shell that says the mark before it does anything else. Pure."""
+    return f"echo {mark}\n{line}"
+
+
+def after_mark(text: str, mark: str) -> str:
+    """Return what came after the mark, or everything when it never came: the line could not even begin. Pure."""
+    _, found, answer = text.partition(f"{mark}\n")
+    return answer if found else text
+
+
+def sftp_line(mark: str) -> str:
+    """Write the line that starts an SFTP server after a mark, for a shell that prints into the usual session. Pure.
+
+    Where there is no such server the mark never comes.
+    """
+    search = f'for d in {_SFTP_FOLDERS}; do [ -x "$d/sftp-server" ] && echo {mark} && exec "$d/sftp-server"; done'
+    return f"exec sh -c {shlex.quote(search)}"
 
 
 def sections_line(commands: Mapping[str, str], mark: str, *, command_s: int = COMMAND_S) -> str:

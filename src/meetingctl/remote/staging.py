@@ -13,13 +13,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import asyncssh
+from asyncssh.sftp import start_sftp_client
 
 from meetingctl.core.errors import InvalidInput, MeetingctlError, TransportLost
 from meetingctl.remote.command import is_lost
+from meetingctl.remote.sections import new_mark, sftp_line
 from meetingctl.remote.visit import Privilege, Visit
 
 _ANSWER_BYTES = 16 * 1024 * 1024
 _CLEAN_UP_S = 10.0
+_SFTP_S = 30.0
 _OPEN_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108 - names of folders of the device, nothing is written there blindly
 
 
@@ -88,7 +91,7 @@ async def open_staging(visit: Visit, program: str = "far.py") -> AsyncIterator[S
 async def open_sftp(visit: Visit) -> AsyncIterator[asyncssh.SFTPClient]:
     """Begin an SFTP session. Raises: MeetingctlError."""
     try:
-        sftp = await visit.connection.start_sftp_client()
+        sftp = await _start_sftp(visit)
     except asyncssh.ChannelOpenError as exc:
         if is_lost(exc):
             raise TransportLost(f"{visit.target}: the connection was lost") from exc
@@ -99,6 +102,24 @@ async def open_sftp(visit: Visit) -> AsyncIterator[asyncssh.SFTPClient]:
         yield sftp
     finally:
         sftp.exit()
+
+
+async def _start_sftp(visit: Visit) -> asyncssh.SFTPClient:
+    """Begin an SFTP session, behind what the login shell prints where it prints. Raises: MeetingctlError."""
+    try:
+        return await visit.connection.start_sftp_client()
+    except asyncssh.SFTPBadMessage:
+        mark = new_mark()
+        writer, reader, _ = await visit.connection.open_session(sftp_line(mark), encoding=None)
+    try:
+        async with asyncio.timeout(_SFTP_S):
+            await reader.readuntil(f"{mark}\n".encode())
+            return await start_sftp_client(
+                visit.connection, asyncio.get_running_loop(), "strict", reader, writer, "utf-8", "strict", 3
+            )
+    except (asyncio.IncompleteReadError, TimeoutError, asyncssh.SFTPConnectionLost) as exc:
+        writer.close()
+        raise MeetingctlError(f"{visit.target}: no SFTP", hint="apt install openssh-sftp-server") from exc
 
 
 @contextlib.contextmanager

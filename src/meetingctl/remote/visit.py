@@ -12,7 +12,7 @@ import asyncssh
 from meetingctl.core.errors import AuthError, MeetingctlError
 from meetingctl.core.target import Target
 from meetingctl.remote.command import CAPTURE_BYTES, CappedOutput, Outcome, Write, run_command, wrap_sudo
-from meetingctl.remote.sections import new_mark
+from meetingctl.remote.sections import after_mark, marked_line, new_mark
 from meetingctl.remote.session import Login
 from meetingctl.remote.ways import Route
 
@@ -88,7 +88,7 @@ class Visit:
             line = wrap_sudo(line, has_password=bool(password), is_optional=is_optional)
             stdin = f"{password.reveal()}\n".encode() if password else b""
         if mark:
-            line = f"echo {mark}\n{line}"
+            line = marked_line(line, mark)
         return await run_command(self.connection, line, stdout=stdout, stderr=stderr, stdin=stdin)
 
     async def answer(
@@ -112,8 +112,7 @@ class Visit:
             )
         except _Flood:
             raise MeetingctlError(f"{self.target}: wrote over {dam.limit_bytes} bytes as an answer") from None
-        _, found, text = out.text.partition(f"{mark}\n")
-        answer = Answer(outcome.exit_code, text if found else out.text, err.text, out.is_cut)
+        answer = Answer(outcome.exit_code, after_mark(out.text, mark), err.text, out.is_cut)
         if privilege is not Privilege.none and self.login.password and answer.exit_code:
             failure = explain_failure(str(self.target), self.login.user, answer)
             if isinstance(failure, SudoRefused):

@@ -18,13 +18,21 @@ from invoke.exceptions import CommandTimedOut, ThreadException
 from meetingctl.core.errors import MeetingctlError, TransportLost
 from meetingctl.core.target import Target
 from meetingctl.remote.command import wrap_sudo
-from meetingctl.remote.sections import new_mark, sections_line, split_sections
+from meetingctl.remote.sections import (
+    after_mark,
+    marked_line,
+    new_mark,
+    sections_line,
+    sftp_line,
+    split_sections,
+)
 from meetingctl.remote.session import Login
 from meetingctl.remote.visit import Answer, Privilege, explain_failure
 from meetingctl.remote.ways import Route
 
 ANSWER_S = 60.0
 SFTP_S = 30.0
+_PRINTED_BYTES = 64 * 1024
 _FAR_FOLDER = "/tmp/meetingctl."  # noqa: S108 - the beginning of a name that mktemp completes on the device
 
 
@@ -39,20 +47,30 @@ class Link:
     _sftp: paramiko.SFTPClient | None = field(default=None, repr=False)
 
     def answer(self, line: str, *, privilege: Privilege = Privilege.none, within_s: float = ANSWER_S) -> Answer:
-        """Run a line of shell and return what it wrote. A line that takes longer counts as a lost link."""
+        """Run a line of shell and return what it wrote. A line that takes longer counts as a lost link.
+
+        What the start files of the login shell print before it is left out.
+        """
         stdin = ""
         if privilege is not Privilege.none:
             password = self.login.password
             is_optional = privilege is Privilege.wanted
             line = wrap_sudo(line, has_password=bool(password), is_optional=is_optional)
             stdin = f"{password.reveal()}\n" if password else ""
+        mark = new_mark()
         with self._translated():
             done = self.connection.run(
-                line, hide=True, warn=True, pty=False, in_stream=io.StringIO(stdin), timeout=within_s, encoding="utf-8"
+                marked_line(line, mark),
+                hide=True,
+                warn=True,
+                pty=False,
+                in_stream=io.StringIO(stdin),
+                timeout=within_s,
+                encoding="utf-8",
             )
         if done.exited < 0:
             raise TransportLost(f"{self.target}: the connection was lost before a command ended")
-        return Answer(done.exited, done.stdout, done.stderr)
+        return Answer(done.exited, after_mark(done.stdout, mark), done.stderr)
 
     def ask(self, line: str, *, privilege: Privilege = Privilege.none, within_s: float = ANSWER_S) -> str:
         """Run a line of shell that must go well. Raises: AuthError when sudo refuses, MeetingctlError."""
@@ -76,9 +94,28 @@ class Link:
         """Return the SFTP session of this link, opened when it is first asked for."""
         if self._sftp is None:
             with self._translated():
-                self._sftp = self.connection.sftp()
+                try:
+                    self._sftp = self.connection.sftp()
+                except paramiko.SFTPError:
+                    # It read what the login shell prints as a packet.
+                    self._sftp = self._open_marked_sftp()
                 self._sftp.get_channel().settimeout(SFTP_S)
         return self._sftp
+
+    def _open_marked_sftp(self) -> paramiko.SFTPClient:
+        """Begin an SFTP session behind what the login shell prints. Raises: MeetingctlError."""
+        mark = new_mark()
+        channel = self.connection.transport.open_session()
+        channel.settimeout(SFTP_S)
+        channel.exec_command(sftp_line(mark))
+        end, seen = f"{mark}\n".encode(), bytearray()
+        while not seen.endswith(end):
+            byte = channel.recv(1)
+            if not byte or len(seen) >= _PRINTED_BYTES:
+                channel.close()
+                raise MeetingctlError(f"{self.target}: no SFTP", hint="apt install openssh-sftp-server")
+            seen += byte
+        return paramiko.SFTPClient(channel)
 
     def replace_file(
         self, path: str, text: str, *, expect: str | None, mode: int | None = None, owner: str | None = None
