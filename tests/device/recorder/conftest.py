@@ -30,13 +30,13 @@ USER, PASSWORD = "viewer", "p:@/w 'x"
 PROBE = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
 
 
-def wait_until(condition: Callable[[], Any], *, deadline_s: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], *, deadline_s: float = 60.0, poll_s: float = 0.05) -> Any:
     """Poll until the condition is true and return its value; fail the test when the deadline passes."""
     end_s = time.monotonic() + deadline_s
     while time.monotonic() < end_s:
         if value := condition():
             return value
-        threading.Event().wait(0.05)
+        threading.Event().wait(poll_s)
     pytest.fail(f"not true within {deadline_s:.0f} s: {condition}")
 
 

@@ -149,9 +149,11 @@ def test_a_clock_that_is_set_starts_a_new_segment(camera: Camera, tmp_path: Path
 def test_a_folder_that_vanishes_is_made_again(camera: Camera, tmp_path: Path, gone: str) -> None:
     with Bench(tmp_path, rtsp_port=camera.port, segment_seconds=3600).running() as bench:
         wait_until(lambda: bench.progress().get("bytes", 0) > 20_000)
-        folder = bench.folder
+        folder, taken = bench.folder, bench.progress()["segment"]
         (folder / gone).rename(tmp_path / "taken away")
-        wait_until(lambda: (folder / ".live").exists() and bench.progress().get("bytes", 0) > 20_000)
+        wait_until(lambda: (folder / ".live").exists(), poll_s=0.0005)
+        assert bench.progress()["segment"] != taken, "what was taken away is not shown in the new folder"
+        wait_until(lambda: bench.progress().get("bytes", 0) > 20_000)
         assert bench.state() == "recording"
     assert len(bench.segments()) == 1
 

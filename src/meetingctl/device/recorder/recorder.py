@@ -117,9 +117,11 @@ class Recorder:
         while self._should_go_on() and self._config.record_dir == folder.device_path and folder.is_still_held():
             source = find_source(self._system, self._config)
             run = self._run_once(folder, source)
-            self._take_leftovers(folder)
             if not run.is_failure:
+                self._publish(segment=None, bytes=0)  # at once: its folder may be gone, and another be made
+                self._take_leftovers(folder)
                 continue
+            self._take_leftovers(folder)
             failures = failures_after(failures, run.recorded_s)
             self._explain(run, failures)
             delay_s = retry_delay_s(failures, self._chance())
