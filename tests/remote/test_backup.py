@@ -193,6 +193,16 @@ def test_backup_wipe_restore(here, camera: Device, machine: Machine, root: Path,
     assert (again["steps"], machine.changes) == ([], ["reboot"])
 
 
+def test_an_answer_that_is_no_archive(here, camera: Device, machine: Machine, tmp_path: Path) -> None:
+    with tarfile.open(machine.folder / "answer.tar", "w") as tar:
+        header = tarfile.TarInfo("VERSION")
+        header.pax_headers = {"GNU.sparse.map": "x"}
+        tar.addfile(header)
+    machine.program("python3", f"cat {machine.folder}/answer.tar")
+    taken = here("remote", "backup", camera.target, "-i", str(camera.identity), "--out", str(tmp_path / "out"))
+    assert (taken.code, "its answer is no whole archive" in taken.err) == (1, True), taken.err
+
+
 def test_restore_refuses(here, camera: Device, root: Path, tmp_path: Path) -> None:
     common = ("-i", str(camera.identity))
     (root / ENV).write_text("RTSP_PORT=70000\n")

@@ -14,14 +14,14 @@ import json
 import os
 import tarfile
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from meetingctl.core import layout
 from meetingctl.core.errors import InvalidInput, NotFound, TooLarge
+from meetingctl.core.untrusted_tar import Kind, Readable, naming_broken, open_file, open_stream, unpack
 
 MANIFEST_NAME = "backup_manifest.json"
 SCHEMA_VERSION = 1
@@ -32,20 +32,20 @@ NEEDED_FILE = layout.CONFIG_ENV[1:]
 LARGEST_CONFIG_BYTES = 16 << 20  # all files of the configuration together
 LARGEST_TOTAL_BYTES = 2 << 30
 LARGEST_LOG_BYTES = 64 << 20  # of a longer one a device sends the end
-HIGHEST_RATIO = 200  # unpacked to packed; text of logs reaches 30
-_RATIO_COUNTS_FROM_BYTES = 32 << 20
 MOST_MEMBERS = 20_000
 _LARGEST_MANIFEST_BYTES = 4 << 20
-_LARGEST_HEADER_BYTES = 64 << 10
 # Files that hold a credential of the device are for root alone, whatever an archive says.
 _ROOT_ONLY = frozenset({layout.MEETING_JSON[1:], layout.ONVIF_CONF[1:]})
 _HINT = "take another backup: meetingctl remote backup TARGET"
-
-
-class Readable(Protocol):
-    """What an archive is read from, from its start to its end."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
+_KIND = Kind(
+    "backup",
+    _HINT,
+    MOST_MEMBERS,
+    LARGEST_TOTAL_BYTES,
+    highest_ratio=200,  # text of logs reaches 30
+    ratio_counts_from_bytes=32 << 20,
+    packings=("gzip",),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +140,18 @@ def read_backup(path: Path) -> Backup:
     config: list[BackupFile] = []
     logs: list[str] = []
     config_bytes = 0
-    with path.open("rb") as packed:
-        try:
-            for name, header, file in open_files(_unpack(packed, path.stat().st_size)):
-                if name == MANIFEST_NAME:
-                    manifest = _parse_manifest(file.read(_LARGEST_MANIFEST_BYTES + 1))
-                elif name.startswith(LOG_PREFIX):
-                    logs.append(name)
-                else:
-                    owner = f"{header.uname or 'root'}:{header.gname or 'root'}"
-                    config.append(BackupFile(name, header.mode, owner, file.read(), header.mtime))
-                    config_bytes += len(config[-1].content)
-                    if config_bytes > LARGEST_CONFIG_BYTES:
-                        raise TooLarge(f"{path.name}: a configuration of over {LARGEST_CONFIG_BYTES >> 20} MiB")
-        except RecursionError:
-            raise InvalidInput(f"{path.name}: a chain of headers without a file", hint=_HINT) from None
-        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as exc:
-            raise InvalidInput(f"{path.name}: not a whole archive: {exc}", hint=_HINT) from exc
+    with path.open("rb") as packed, naming_broken(f"{path.name}: not a whole archive", _HINT):
+        for name, header, file in open_files(unpack(packed, _KIND)):
+            if name == MANIFEST_NAME:
+                manifest = _parse_manifest(file.read(_LARGEST_MANIFEST_BYTES + 1))
+            elif name.startswith(LOG_PREFIX):
+                logs.append(name)
+            else:
+                owner = f"{header.uname or 'root'}:{header.gname or 'root'}"
+                config.append(BackupFile(name, header.mode, owner, file.read(), header.mtime))
+                config_bytes += len(config[-1].content)
+                if config_bytes > LARGEST_CONFIG_BYTES:
+                    raise TooLarge(f"{path.name}: a configuration of over {LARGEST_CONFIG_BYTES >> 20} MiB")
     if manifest is None:
         raise InvalidInput(f"{path.name}: no {MANIFEST_NAME} in it, so it is no backup", hint=_HINT)
     return _complete(path.name, manifest, config, logs)
@@ -210,52 +205,19 @@ def check_name(text: str, own: str = MANIFEST_NAME) -> str:
     return name
 
 
-class _Unpacked:
-    """The bytes of a packed archive, which end when there are too many of them for what was packed."""
-
-    def __init__(self, file: IO[bytes], packed_bytes: int) -> None:
-        self._file = file
-        self._left_bytes = min(max(packed_bytes * HIGHEST_RATIO, _RATIO_COUNTS_FROM_BYTES), LARGEST_TOTAL_BYTES * 2)
-
-    def read(self, size: int = -1, /) -> bytes:
-        chunk = self._file.read(size)
-        self._left_bytes -= len(chunk)
-        if self._left_bytes < 0:
-            raise TooLarge(f"the backup unpacks to more than {HIGHEST_RATIO} times its size", hint=_HINT)
-        return chunk
-
-
-def _unpack(packed: IO[bytes], packed_bytes: int) -> _Unpacked:
-    is_gzip = packed.read(2) == b"\x1f\x8b"
-    packed.seek(0)
-    return _Unpacked(gzip.GzipFile(fileobj=packed) if is_gzip else packed, packed_bytes)  # type: ignore[arg-type] # reads
-
-
-class _Header(tarfile.TarInfo):
-    """A member's header; the records for long names, which tarfile reads whole, are kept small."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        header = super().frombuf(buf, encoding, errors)
-        if header.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and header.size > _LARGEST_HEADER_BYTES:
-            raise TooLarge(f"a header of {header.size} bytes in the backup", hint=_HINT)
-        return header
-
-
 def open_files(plain: Readable, own: str = MANIFEST_NAME) -> Iterator[tuple[str, tarfile.TarInfo, IO[bytes]]]:
     """Yield the regular files of a tar archive that is not packed, each good until the next; folders are passed over.
 
-    Raises: InvalidInput, TooLarge; tarfile.TarError and OSError for what is no whole archive.
+    Raises: InvalidInput, TooLarge; what is in BROKEN and OSError for what is no whole archive.
     """
     names: set[str] = set()
     total_bytes = 0
-    with tarfile.open(mode="r|", fileobj=plain, tarinfo=_Header) as archive:  # type: ignore[call-overload] # read() is enough
+    with open_stream(plain, _KIND) as archive:
         for header in archive:
             if header.isdir():
                 continue
             name = check_name(header.name, own)
-            if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.issparse():
-                raise InvalidInput(f"{name}: only regular files may be in a backup", hint=_HINT)
+            file = open_file(archive, header, name, _KIND)
             if name in names or len(names) >= MOST_MEMBERS:
                 raise InvalidInput(f"{name}: twice in the backup, or one of over {MOST_MEMBERS}", hint=_HINT)
             names.add(name)
@@ -263,6 +225,4 @@ def open_files(plain: Readable, own: str = MANIFEST_NAME) -> Iterator[tuple[str,
             limit_bytes = LARGEST_LOG_BYTES if name.startswith(LOG_PREFIX) else LARGEST_CONFIG_BYTES
             if header.size > limit_bytes or total_bytes > LARGEST_TOTAL_BYTES:
                 raise TooLarge(f"{name}: {header.size} bytes are too many for a file of a backup", hint=_HINT)
-            file = archive.extractfile(header)
-            assert file is not None  # a regular file
             yield name, header, file

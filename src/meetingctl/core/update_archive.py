@@ -5,19 +5,15 @@ Nothing is written here, and nothing is believed: every name, kind, mode, size a
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import os
 import stat
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, NamedTuple
 
 from meetingctl.core.errors import InvalidInput, NotFound, TooLarge
+from meetingctl.core.untrusted_tar import Kind, Readable, naming_broken, open_file, open_stream, too_many_bytes, unpack
 
 MANIFEST_NAME = "update_manifest.json"
 SIGNATURE_NAME = "update_manifest.sig"
@@ -25,23 +21,11 @@ PAYLOAD = "payload"
 
 LARGEST_TOTAL_BYTES = 200 * 1024 * 1024
 MOST_MEMBERS = 20_000
-HIGHEST_RATIO = 100  # unpacked to packed; only over _RATIO_COUNTS_FROM_BYTES
-_RATIO_COUNTS_FROM_BYTES = 16 * 1024 * 1024
 _LONGEST_NAME_BYTES = 1024
 _LONGEST_PART_BYTES = 255
-_LARGEST_HEADER_BYTES = 64 * 1024
 _SPECIAL_MODES = stat.S_ISUID | stat.S_ISGID
-# What tarfile and the decompressors raise; a chain of headers is read by recursion.
-_BROKEN = (
-    tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError, RecursionError,
-)  # fmt: skip
 _HINT = "build the package again with meetingctl builder bundle"
-
-
-class Readable(Protocol):
-    """What the content of a member is read from."""
-
-    def read(self, size: int = ..., /) -> bytes: ...
+_KIND = Kind("package", _HINT, MOST_MEMBERS, LARGEST_TOTAL_BYTES, highest_ratio=100, ratio_counts_from_bytes=16 << 20)
 
 
 class Member(NamedTuple):
@@ -71,7 +55,7 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
     with os.fdopen(descriptor, "rb") as packed:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe would be waited for without an end
             raise InvalidInput(f"{path}: not a regular file", hint=f"ls -l {path}")
-        yield _name_broken(path, _tar_members(path, packed))
+        yield _name_broken(path, _tar_members(packed))
 
 
 def _name_broken(path: Path, members: Iterator[Member]) -> Iterator[Member]:
@@ -84,12 +68,8 @@ def _name_broken(path: Path, members: Iterator[Member]) -> Iterator[Member]:
         yield member._replace(file=_Content(path, member.file))
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _BROKEN as exc:
-        raise InvalidInput(f"{path.name}: not a whole tar archive: {exc}", hint=f"sha256sum {path}") from exc
+def _naming(path: Path) -> AbstractContextManager[None]:
+    return naming_broken(f"{path.name}: not a whole tar archive", f"sha256sum {path}")
 
 
 class _Content:
@@ -123,40 +103,9 @@ def clean_name(text: str) -> str:
     return name
 
 
-class _Header(tarfile.TarInfo):
-    """A member's header; the records for long names and attributes, which tarfile reads whole, are kept small."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        header = super().frombuf(buf, encoding, errors)
-        if header.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and header.size > _LARGEST_HEADER_BYTES:
-            raise TooLarge(f"a header of {header.size} bytes in the package", hint=_HINT)
-        return header
-
-
-class _Unpacked:
-    """The unpacked bytes of an archive, which end when there are too many of them for what was packed."""
-
-    def __init__(self, file: Readable, packed_bytes: int) -> None:
-        self._file = file
-        self._left_bytes = LARGEST_TOTAL_BYTES + MOST_MEMBERS * tarfile.BLOCKSIZE * 3
-        self._count_bytes = 0
-        self._ratio_bytes = max(packed_bytes * HIGHEST_RATIO, _RATIO_COUNTS_FROM_BYTES)
-
-    def read(self, size: int = -1, /) -> bytes:
-        chunk = self._file.read(size)
-        self._count_bytes += len(chunk)
-        if self._count_bytes > self._left_bytes:
-            raise TooLarge(f"the package unpacks to more than {LARGEST_TOTAL_BYTES >> 20} MiB", hint=_HINT)
-        if self._count_bytes > self._ratio_bytes:
-            raise TooLarge(f"the package unpacks to more than {HIGHEST_RATIO} times its size", hint=_HINT)
-        return chunk
-
-
-def _tar_members(path: Path, packed: IO[bytes]) -> Iterator[Member]:
-    unpacked = _Unpacked(_decompress(packed), path.stat().st_size)
+def _tar_members(packed: IO[bytes]) -> Iterator[Member]:
     tally = _Tally()
-    with tarfile.open(mode="r|", fileobj=unpacked, tarinfo=_Header) as archive:  # type: ignore[call-overload] # read() is enough
+    with open_stream(unpack(packed, _KIND), _KIND) as archive:
         for count, header in enumerate(archive):
             if count > MOST_MEMBERS:
                 raise TooLarge(f"more than {MOST_MEMBERS} files in the package", hint=_HINT)
@@ -166,23 +115,8 @@ def _tar_members(path: Path, packed: IO[bytes]) -> Iterator[Member]:
             if header.isdir():
                 check_folder(name)
                 continue
-            if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.issparse():
-                raise InvalidInput(f"{name}: only regular files and folders may be in a package", hint=_HINT)
-            file = archive.extractfile(header)
-            assert file is not None  # a regular file
+            file = open_file(archive, header, name, _KIND)
             yield Member(name, header.size, _plain_mode(name, header.mode), file)
-
-
-def _decompress(packed: IO[bytes]) -> Readable:
-    magic = packed.read(6)
-    packed.seek(0)
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=packed)
-    if magic.startswith(b"BZh"):
-        return bz2.BZ2File(packed)
-    if magic.startswith(b"\xfd7zXZ\x00"):
-        return lzma.LZMAFile(packed)
-    return packed
 
 
 def _folder_members(path: Path) -> Iterator[Member]:
@@ -223,7 +157,7 @@ class _Tally:
         self._names.add(name)
         self._total_bytes += size_bytes
         if size_bytes < 0 or self._total_bytes > LARGEST_TOTAL_BYTES:
-            raise TooLarge(f"the package unpacks to more than {LARGEST_TOTAL_BYTES >> 20} MiB", hint=_HINT)
+            raise too_many_bytes(_KIND)
         if len(self._names) > MOST_MEMBERS:
             raise TooLarge(f"more than {MOST_MEMBERS} files in the package", hint=_HINT)
         return name

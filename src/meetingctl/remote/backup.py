@@ -29,6 +29,7 @@ from meetingctl.core.device_backup import (
 from meetingctl.core.errors import MeetingctlError, TooLarge, UsageError
 from meetingctl.core.plan import Step
 from meetingctl.core.secret import Secret
+from meetingctl.core.untrusted_tar import BROKEN
 from meetingctl.remote import sealed
 from meetingctl.remote.command import CappedOutput
 from meetingctl.remote.staging import open_staging
@@ -110,7 +111,7 @@ def _finish(stream: IO[bytes], folder: Path, visit: Visit, include_logs: bool, p
             )
             plain.seek(0)
             return Fetched(path, _place(plain, path, passphrase), manifest)
-    except (tarfile.TarError, EOFError, RecursionError) as exc:
+    except BROKEN as exc:
         raise MeetingctlError(f"{visit.target}: its answer is no whole archive: {exc}") from exc
     except OSError as exc:
         raise MeetingctlError(f"cannot write {path}: {(exc.strerror or str(exc)).lower()}") from exc

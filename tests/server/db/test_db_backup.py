@@ -326,6 +326,26 @@ def test_names_that_no_server_has_are_refused(tmp_path: Path) -> None:
         bring_back(Settings(), tmp_path / "data", tmp_path / "b.tar")
 
 
+@pytest.mark.parametrize(
+    ("header", "count"),
+    [
+        ({"pax_headers": {"GNU.sparse.map": "x"}}, 1),
+        ({"type": tarfile.XHDTYPE}, 5000),
+        ({"type": tarfile.XHDTYPE, "size": 64 << 20}, 1),
+    ],
+    ids=["a map of a sparse file", "a chain of headers", "a large header"],
+)
+def test_headers_that_cannot_be_followed_are_no_backup(tmp_path: Path, header: dict[str, Any], count: int) -> None:
+    info = tarfile.TarInfo("storage/x")
+    for name, value in header.items():
+        setattr(info, name, value)
+    (tmp_path / "b.tar").write_bytes(info.tobuf(tarfile.PAX_FORMAT) * count)
+    with pytest.raises(InvalidInput) as caught:
+        bring_back(Settings(), tmp_path / "data", tmp_path / "b.tar")
+    assert caught.value.hint == "take another backup: this one is not whole"
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_a_full_disk_is_named(fleet: Fleet, tmp_path: Path, monkeypatch: Any) -> None:
     def fill(*given: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
+import os
 import tarfile
 import zipfile
 from typing import Any
@@ -16,7 +18,7 @@ from meetingctl.server.db.schema import audit
 
 
 def tar(*members: tuple[str, Any], mode: str = "w:gz") -> bytes:
-    """Return an archive; a member is a name with its bytes, or a TarInfo field to change."""
+    """Return an archive; a member is a name with its bytes, its kind and what it links to, or its attributes."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode=mode) as archive:
         for name, what in members:
@@ -24,6 +26,9 @@ def tar(*members: tuple[str, Any], mode: str = "w:gz") -> bytes:
             if isinstance(what, bytes):
                 info.size = len(what)
                 archive.addfile(info, io.BytesIO(what))
+            elif isinstance(what, dict):
+                info.pax_headers = what
+                archive.addfile(info)
             else:
                 info.type, info.linkname = what
                 archive.addfile(info)
@@ -55,6 +60,10 @@ HARMFUL = {
     "hard link out": tar(("a/hard", (tarfile.LNKTYPE, "../etc/passwd"))),
     "device": tar(("null", (tarfile.CHRTYPE, ""))),
     "bomb": tar(("zeros", bytes(101 * 1024**2))),
+    "negative size": tar(("a", {"size": "-512"})),
+    "sparse map": tar(("a", {"GNU.sparse.map": "x"})),
+    "chain of headers": tar(*[("a", (tarfile.XHDTYPE, ""))] * 5000),
+    "large header": tar(("a" * 100_000, b"x")),
 }
 
 
@@ -88,7 +97,10 @@ def test_a_zip_is_looked_into_too(fleet: Fleet, content: bytes) -> None:
         zipped(("a/b", b"x")),
         b"no archive at all",
         tar(("a", b"x"))[:40],
+        lzma.compress(os.urandom(60_000))[:-900] + bytes(900),
+        lzma.compress(tar(("a", os.urandom(60_000)), ("b", b"x"), mode="w"))[:-20_000] + bytes(20_000),
     ],
+    ids=["links inside", "not packed", "zip", "no archive", "cut", "damaged xz, no tar", "damaged xz"],
 )
 def test_what_harms_nobody_is_published(fleet: Fleet, content: bytes) -> None:
     assert publish(fleet, content).status_code == 200, hashlib.sha256(content).hexdigest()

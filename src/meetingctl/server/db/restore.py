@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from meetingctl.core.errors import ConfigError, Conflict, InvalidInput, NotFound, StorageFull
 from meetingctl.core.settings import Settings
+from meetingctl.core.untrusted_tar import BROKEN, bounded_header
 from meetingctl.server.db.backup import COMPLETE, DATABASE, FORMAT, SECRETS, TREES, Contents, HashingReader
 from meetingctl.server.db.copy import check_target, copy_database, open_existing
 from meetingctl.server.db.engine import database_url, open_database
@@ -118,14 +119,14 @@ def _read_archive(archive: Path, stage: Path | None) -> dict[str, Any]:
     """Read to the end and compare; write into `stage` where one is given. Raises: InvalidInput."""
     contents, end = Contents(), None
     try:
-        with tarfile.open(archive, "r|", bufsize=_CHUNK_BYTES) as tar:
+        with tarfile.open(archive, "r|", bufsize=_CHUNK_BYTES, tarinfo=bounded_header(_refuse_header)) as tar:
             for member in tar:
                 _forget_members(tar)
                 if member.name == COMPLETE:
                     end = _parse_end(tar, member)
                 else:
                     _take_member(tar, member, contents, stage)
-    except (tarfile.TarError, EOFError) as exc:
+    except BROKEN as exc:
         raise InvalidInput(f"{archive} is no backup: {exc}", hint=_WHOLE) from exc
     if end is None:
         raise InvalidInput(f"{archive} breaks off", hint=_WHOLE)
@@ -133,6 +134,10 @@ def _read_archive(archive: Path, stage: Path | None) -> dict[str, Any]:
     if found != (end["files"], end["size_bytes"], end["sha256"]):
         raise InvalidInput(f"{archive} is damaged: its checksum differs", hint=_WHOLE)
     return end
+
+
+def _refuse_header(size_bytes: int) -> InvalidInput:
+    return InvalidInput(f"a header of {size_bytes} bytes in the backup", hint=_WHOLE)
 
 
 def _forget_members(tar: Any) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from meetingctl.core.untrusted_tar import BROKEN, bounded_header
 from meetingctl.server.updates.errors import HarmfulArchive
 
 MOST_MEMBERS = 100_000
@@ -42,7 +43,7 @@ def check_archive(path: Path) -> None:
             raise HarmfulArchive("Invalid archive: too many members")
         if total_bytes > MOST_BYTES or total_bytes > max(HARMLESS_BYTES, MOST_RATIO * packed_bytes):
             raise HarmfulArchive("Invalid archive: too large when it is unpacked")
-        if member.is_special or not _is_inside(member.name):
+        if member.size_bytes < 0 or member.is_special or not _is_inside(member.name):
             raise HarmfulArchive(f"Invalid archive: member {member.name[:80]!r}")
         if member.link is not None and not _is_inside(posixpath.join(posixpath.dirname(member.name), member.link)):
             raise HarmfulArchive(f"Invalid archive: link {member.name[:80]!r} leads out of it")
@@ -55,11 +56,17 @@ def _is_inside(name: str) -> bool:
 
 def _members(path: Path) -> Iterator[Member]:
     try:
-        with tarfile.open(path, "r:*") as archive:
+        with tarfile.open(path, "r:*", tarinfo=bounded_header(_refuse_header)) as archive:
             yield from _tar_members(archive)
-    except (tarfile.ReadError, EOFError, zlib.error, OSError):
+    except (ValueError, OverflowError, RecursionError):  # headers that only Python does not follow: devices may
+        raise HarmfulArchive("Invalid archive: headers that cannot be followed") from None
+    except (*BROKEN, OSError):
         if zipfile.is_zipfile(path):
             yield from _zip_members(path)
+
+
+def _refuse_header(size_bytes: int) -> HarmfulArchive:
+    return HarmfulArchive(f"Invalid archive: a header of {size_bytes} bytes")
 
 
 def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
