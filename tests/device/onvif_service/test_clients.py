@@ -44,9 +44,9 @@ def request_lines(chip, consumer, config): return _Lines()
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def camera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A USB camera with controls and a relay, without a stream daemon."""
+    """A USB camera with controls and a relay, without a stream daemon; each test has its own, as it keeps changes."""
     root = tmp_path_factory.mktemp("camera")
     tools, modules = root / "tools", root / "modules"
     for folder in (tools, modules):
@@ -63,9 +63,9 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     daemon.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def streaming(gstreamer: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:  # noqa: F811
-    """A test picture with a login and a second stream, and the ONVIF daemon beside it."""
+    """A test picture with a login and a second stream, and the ONVIF daemon beside it; each test has its own."""
     root = tmp_path_factory.mktemp("streaming")
     keys = {"VIDEOIN_WIDTH": 1280, "VIDEOIN_HEIGHT": 720, "VIDEOIN_FPS": 10, "SUBSTREAM_ENABLE": "yes"}
     login = {"RTSP_USER": USER, "RTSP_PASSWORD": PASSWORD}
