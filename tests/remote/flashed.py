@@ -199,6 +199,13 @@ class Flashed:
     def read(self, name: str) -> str:
         return self.path(name).read_text()
 
+    def mount_tmp(self, options: str) -> None:
+        """Give the machine another /tmp, in memory."""
+        assert self.keeper is not None
+        inside = ["nsenter", "--mount", "--target", str(self.keeper.pid)]
+        mount = ["mount", "-t", "tmpfs", "-o", options, "fresh", f"{self.folder}/disk/root/tmp"]
+        subprocess.run([*inside, *mount], check=True)
+
     @property
     def calls(self) -> list[str]:
         return self.read("/fake/calls").splitlines()

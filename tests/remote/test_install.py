@@ -126,6 +126,31 @@ def test_looking_only_and_sending_only(flashed: Flashed, package: Path, here: Cl
     assert (nothing.code, "no installation runs there" in nothing.err) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("options", "fill", "says", "way_out"),
+    [
+        ("ro", 0, "nothing can be written to /tmp", "findmnt --target /tmp"),
+        ("size=2m", 2 * 1024 * 1024 - 8192, "/tmp is full: 1024 KiB are needed", "du -xh --max-depth=1 /tmp"),
+    ],
+)
+def test_a_machine_that_cannot_stage_files_is_refused_before_anything_is_sent(
+    flashed: Flashed, package: Path, here: Cli, options: str, fill: int, says: str, way_out: str
+) -> None:
+    flashed.mount_tmp(options)
+    if fill:
+        flashed.path("/tmp/filler").write_bytes(b"x" * fill)
+    line = words(flashed, "--from", str(package))
+    for more in (("--dry-run",), ("--dry-run", "--transfer-only"), ()):
+        refused = here(*line, *more)
+        assert refused.code == 1, refused.out + refused.err
+        assert says in refused.err
+        assert re.search(rf"hint: meetingctl remote run \S+.* {re.escape(way_out)}\n", refused.err), refused.err
+    looked = here(*words(flashed, "--check-only", "--json"))
+    assert (looked.code, len(looked.json["obstacles"])) == (1, 1)
+    assert flashed.calls == []
+    assert not flashed.path("/root/.cache/meetingctl").exists()
+
+
 def test_a_transfer_goes_on_where_it_ended(flashed: Flashed, tmp_path: Path, here: Cli) -> None:
     package = make_package(tmp_path, filler_bytes=400_000)
     content = package.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -152,6 +153,42 @@ def test_a_device_that_cannot_take_the_package() -> None:
     assert reasons in refused.value.message
 
 
+FIT = InstallFacts(python=(3, 13), arch="arm64", free_bytes=10**10, tmp_free_bytes=10**9)
+RUNS = UnitFacts("active", "running")
+
+
+@pytest.mark.parametrize(
+    ("facts", "reasons", "way_out"),
+    [
+        (FIT, [], ""),
+        (replace(FIT, tmp_free_bytes=None), [], ""),
+        (
+            replace(FIT, tmp_free_bytes=8192),
+            ["/tmp is full: 1024 KiB are needed, 8 KiB are free"],
+            "meetingctl remote run cam-7 --sudo -- du -xh --max-depth=1 /tmp",
+        ),
+        (
+            replace(FIT, unwritable=("/tmp",), tmp_free_bytes=0),
+            ["nothing can be written to /tmp"],
+            "meetingctl remote run cam-7 -- findmnt --target /tmp",
+        ),
+        (
+            replace(FIT, unwritable=("/var/tmp",)),
+            ["nothing can be written to /var/tmp"],
+            "meetingctl remote run cam-7 -- findmnt --target /var/tmp",
+        ),
+        (replace(FIT, unit=RUNS, unwritable=("/tmp",), tmp_free_bytes=0), [], ""),
+    ],
+)
+def test_folders_for_files_in_between(facts: InstallFacts, reasons: list[str], way_out: str) -> None:
+    for bundle in (BUNDLE, None):
+        assert list(find_obstacles(facts, bundle)) == reasons
+        with contextlib.ExitStack() as stack:
+            refused = stack.enter_context(pytest.raises(MeetingctlError)) if reasons else None
+            refuse_unfit("cam-7", facts, bundle)
+        assert refused is None or refused.value.hint == way_out
+
+
 def test_answers_of_a_device_become_facts() -> None:
     facts = parse_install_facts(
         {
@@ -163,13 +200,17 @@ def test_answers_of_a_device_become_facts() -> None:
             "config": "A=1",
             "has_files": "/etc/rpi-cam/meeting.json\n",
             "disk": "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/root 1000 1 900 1% /\n",
+            "tmp": "Filesystem 1024-blocks Used Available Capacity Mounted on\ntmpfs 100 60 40 60% /tmp\n",
+            "unwritable": "/tmp\n/var/tmp\n",
             "check": "1\n",
             "version": "1.4\n",
         }
     )
     assert (facts.python, facts.has_systemd, facts.has_ntp, facts.timezone) == ((3, 13), True, False, "Europe/Paris")
     assert (facts.meeting, facts.config, facts.free_bytes, facts.check) == ('{"a": 1}\n', None, 921600, 1)
+    assert (facts.tmp_free_bytes, facts.unwritable) == (40960, ("/tmp", "/var/tmp"))
     nothing = parse_install_facts({})
+    assert (nothing.tmp_free_bytes, nothing.unwritable) == (None, ())
     assert (nothing.python, nothing.has_systemd, nothing.is_installed) == ((0, 0), False, False)
     assert "secret" not in repr(replace(nothing, meeting="secret", config="secret", hosts="secret"))
 

@@ -23,6 +23,8 @@ from meetingctl.remote.visit import Privilege
 HOSTS_FILE = "/etc/hosts"
 REBOOT_MARK = f"{layout.STATE_DIR}/reboot-wanted"
 PROGRAM = f"{layout.BIN_DIR}/meetingctl"
+# Where small files are staged, and where the package begins to unpack itself.
+SCRATCH_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108 - names of folders of the device, nothing is written there blindly
 COMMAND_S = 60
 FACTS_S = 240.0
 _MOST_NOTES = 20
@@ -41,6 +43,9 @@ _COMMANDS = {
     "boot_id": f"cat {layout.BOOT_ID_FILE}",
     "uptime": "cat /proc/uptime",
     "disk": "df -P -k / /var/tmp",
+    "tmp": "df -P -k /tmp",
+    # Also for root the answer is no where the file system is mounted read-only.
+    "unwritable": f'for d in {" ".join(SCRATCH_FOLDERS)}; do [ -w "$d" ] || echo "$d"; done',
     "time": "timedatectl show",
     "ntp": f"systemctl is-enabled {' '.join(_NTP_UNITS)}",
     "timezone": "cat /etc/timezone || readlink /etc/localtime",
@@ -60,7 +65,8 @@ class InstallFacts:
 
     `check` is the exit code of `device check` there, None where the program is not installed, `notes` what deserves a
     look by a human, a camera that was not found for example. `staged` is `whole` or
-    the size of what an earlier try has sent.
+    the size of what an earlier try has sent. `unwritable` are those of SCRATCH_FOLDERS where nobody can write;
+    `tmp_free_bytes` is None where the device does not say.
     """
 
     hostname: str = ""
@@ -73,6 +79,8 @@ class InstallFacts:
     boot_id: str = ""
     uptime_s: int = 0
     free_bytes: int = 0
+    tmp_free_bytes: int | None = None
+    unwritable: tuple[str, ...] = ()
     timezone: str = ""
     has_ntp: bool = True
     can_ntp: bool = True
@@ -150,6 +158,8 @@ def parse_install_facts(sections: Mapping[str, str]) -> InstallFacts:
         boot_id=text("boot_id"),
         uptime_s=round(parsers.parse_number(text("uptime")) or 0),
         free_bytes=min((disk["free_bytes"] for disk in disks), default=0),
+        tmp_free_bytes=next((disk["free_bytes"] for disk in parsers.parse_df(sections.get("tmp", ""))), None),
+        unwritable=tuple(text("unwritable").split()),
         timezone=times.get("Timezone") or text("timezone").partition("zoneinfo/")[2] or text("timezone"),
         has_ntp=times.get("NTP") != "no" or "enabled" in text("ntp").split(),
         can_ntp=times.get("CanNTP") != "no",

@@ -12,12 +12,14 @@ from meetingctl.core.secret import Secret
 from meetingctl.core.update_package import version_rank
 from meetingctl.remote.recipes import meeting
 from meetingctl.remote.recipes.bundle import Bundle, misfits
-from meetingctl.remote.recipes.facts import HOSTS_FILE, InstallFacts, sha256_or_none
+from meetingctl.remote.recipes.facts import HOSTS_FILE, SCRATCH_FOLDERS, InstallFacts, sha256_or_none
 from meetingctl.remote.recipes.meeting import EnvSyntax, Membership
 from meetingctl.remote.recipes.unit import UNIT
 
 LEAST_PYTHON = (3, 11)
 SPARE_BYTES = 300 * 1024 * 1024
+# The far side's program and one small file, several times over.
+STAGED_BYTES = 1024 * 1024
 SECRET_MODE = 0o600
 CONFIG_OWNER = "root:www-data"
 
@@ -40,9 +42,16 @@ class Wishes:
 def refuse_unfit(target: str, facts: InstallFacts, bundle: Bundle | None) -> None:
     """Raise: MeetingctlError that names everything that stands in the way."""
     if reasons := list(find_obstacles(facts, bundle)):
-        raise MeetingctlError(
-            f"{target}: cannot be installed: {'; '.join(reasons)}", hint=f"meetingctl remote facts {target}"
-        )
+        raise MeetingctlError(f"{target}: cannot be installed: {'; '.join(reasons)}", hint=_way_out(target, facts))
+
+
+def _way_out(target: str, facts: InstallFacts) -> str:
+    """Return the command that shows more of what stands in the way. Pure."""
+    if facts.unit.is_running or not list(_find_scratch_obstacles(facts)):
+        return f"meetingctl remote facts {target}"
+    if facts.unwritable:
+        return f"meetingctl remote run {target} -- findmnt --target {facts.unwritable[0]}"
+    return f"meetingctl remote run {target} --sudo -- du -xh --max-depth=1 {SCRATCH_FOLDERS[0]}"
 
 
 def find_obstacles(facts: InstallFacts, bundle: Bundle | None) -> Iterator[str]:
@@ -52,6 +61,9 @@ def find_obstacles(facts: InstallFacts, bundle: Bundle | None) -> Iterator[str]:
     if facts.python < LEAST_PYTHON:
         found = ".".join(map(str, facts.python)) if any(facts.python) else "none"
         yield f"Python {'.'.join(map(str, LEAST_PYTHON))} or newer is needed, found {found}"
+    # What runs there may fill its folders for a while; it is followed and not begun.
+    if not facts.unit.is_running:
+        yield from _find_scratch_obstacles(facts)
     if bundle is None or (facts.version == bundle.version and facts.is_installed):
         return
     there, wanted = version_rank(facts.version), version_rank(bundle.version)
@@ -64,6 +76,14 @@ def find_obstacles(facts: InstallFacts, bundle: Bundle | None) -> Iterator[str]:
     needed = bundle.size_bytes + 4 * bundle.unpacked_bytes + SPARE_BYTES
     if facts.free_bytes < needed:
         yield f"{needed // 2**20} MiB of disk are needed, {facts.free_bytes // 2**20} MiB are free"
+
+
+def _find_scratch_obstacles(facts: InstallFacts) -> Iterator[str]:
+    for folder in facts.unwritable:
+        yield f"nothing can be written to {folder}"
+    free_bytes, folder = facts.tmp_free_bytes, SCRATCH_FOLDERS[0]
+    if free_bytes is not None and free_bytes < STAGED_BYTES and folder not in facts.unwritable:
+        yield f"{folder} is full: {STAGED_BYTES // 1024} KiB are needed, {free_bytes // 1024} KiB are free"
 
 
 def plan_install(facts: InstallFacts, wishes: Wishes, done: Collection[str] = ()) -> list[Step]:
