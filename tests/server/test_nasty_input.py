@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 from typing import Any
 
@@ -249,19 +250,20 @@ def test_hostile_bytes(live: Live, payload: bytes, statuses: tuple[int, ...]) ->
 def test_a_request_cut_off_in_its_body_changes_nothing(live: Live) -> None:
     import httpx
 
-    key = live.plane.first_key
+    key, device_key = live.plane.first_key, f"cam-{secrets.token_hex(4)}"
     headers = {"authorization": f"Bearer {key}"}
     with httpx.Client(base_url=live.url, headers=headers, trust_env=False) as client:
-        body = {"devicekey": "cam-1", "token_code": CODE, "device_type": "t", "distribution": "d"}
+        body = {"devicekey": device_key, "token_code": CODE, "device_type": "t", "distribution": "d"}
         assert client.post("/api/devices/manual-create", json=body).status_code == 200
-        for path in ("/api/devices/cam-1/online", "/api/api/devices/cam-1/online", "/api/devices/cam-1/flash-request"):
+        for prefix, verb in (("/api", "online"), ("/api/api", "online"), ("/api", "flash-request")):
+            path = f"{prefix}/devices/{device_key}/{verb}"
             with socket.create_connection(("127.0.0.1", live.port), timeout=10) as connection:
                 half = request_bytes(
                     f"POST {path} HTTP/1.1", f"X-Token-Code: {CODE}", "Content-Length: 100", body=b'{"a"'
                 )
                 connection.sendall(half)
         assert client.get("/api").status_code == 200
-        assert client.get("/api/devices/cam-1").json()["last_seen"] is None
+        assert client.get(f"/api/devices/{device_key}").json()["last_seen"] is None
 
 
 def test_one_ipv6_line_is_one_guesser(fleet: Fleet) -> None:
