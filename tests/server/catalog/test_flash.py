@@ -192,3 +192,13 @@ def test_leftovers_are_reported_and_swept(fleet: Fleet) -> None:
     assert sweep_uploads(fleet.data_dir) == ["storage/.incoming/.upload-dead"]
     (folder / "a.bin").unlink()
     assert "storage/rpi/d1/a.bin: the file is missing" in orphans(fleet)
+
+
+def test_a_note_that_a_kill_cut_off_is_swept_too(tmp_path: Path) -> None:
+    """What `write_atomic` was writing has the name of the note, with a dot before it and letters behind."""
+    incoming = tmp_path / "storage" / ".incoming"
+    incoming.mkdir(parents=True)
+    (incoming / "..upload-dead.note.4ykkvwqp").write_bytes(b"{")
+    assert sweep_uploads(tmp_path) == []
+    assert sweep_uploads(tmp_path, older_than_ms=-1000) == ["storage/.incoming/..upload-dead.note.4ykkvwqp"]
+    assert list(incoming.iterdir()) == []

@@ -15,6 +15,8 @@ from meetingctl.server.db.schema import device_types, distribution_files
 from meetingctl.server.uploads import UPLOAD_PREFIX
 
 STALE_MS = 3_600_000  # an upload that has written nothing for an hour is over
+# Of files that are received, and of those that `write_atomic` has not renamed: notes of changes, distrib.json.
+_LEFT_PREFIXES = (UPLOAD_PREFIX, f".{UPLOAD_PREFIX}", ".distrib.json.")
 
 
 def find_orphans(data_dir: Path, connection: sa.Connection, *, older_than_ms: int = 0) -> list[str]:
@@ -95,5 +97,5 @@ def _leftovers(data_dir: Path) -> list[Path]:
     for top in (data_dir / ICONS, storage_root(data_dir)):
         for folder, _, names in os.walk(top):
             inside = Path(folder)
-            found += [inside / name for name in names if name.startswith((UPLOAD_PREFIX, ".distrib.json."))]
+            found += [inside / name for name in names if name.startswith(_LEFT_PREFIXES)]
     return found
