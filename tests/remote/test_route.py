@@ -47,6 +47,27 @@ def test_one_way_can_be_asked_for():
 
 
 @pytest.mark.parametrize(
+    ("device", "options", "why"),
+    [
+        ({"ip_lan": "192.168.1.7"}, {}, "a direct address first, because a pinned host key tells"),
+        ({"ip_lan": "192.168.1.7"}, {"is_pinned": False}, "the tunnel first, because no pinned host key vouches"),
+        ({"ip_lan": "127.0.0.1"}, {"is_pinned": False}, "the tunnel only: no direct address is worth a try"),
+        ({}, {}, "the tunnel only: no direct address is worth a try"),
+        ({"ip_lan": "192.168.1.7"}, {"via": "tunnel"}, "tunnel only, as asked for"),
+        ({"ip_lan": "192.168.1.7"}, {"via": "direct"}, "direct only, as asked for"),
+    ],
+)
+def test_a_plan_says_why_it_begins_where_it_does(device, options, why):
+    assert plan(device, **options).why.startswith(why)
+
+
+def test_a_try_is_named_by_the_addresses_that_it_asks():
+    found = plan({"ip_lan": "fd00::7", "ip_address": "198.51.100.4"})
+    assert found.name("direct") == "[fd00::7]:22 (ip_lan), 198.51.100.4:22 (ip_address)"
+    assert found.name("tunnel") == "the tunnel"
+
+
+@pytest.mark.parametrize(
     ("url", "host"),
     [
         ("ssh -p 9050 device@gate.example", "gate.example"),

@@ -14,9 +14,9 @@ from meetingctl.client import FleetClient
 from meetingctl.core.errors import Forbidden, NotFound, Unreachable
 from meetingctl.core.net import join_endpoint
 from meetingctl.core.secret import Secret
-from meetingctl.remote.route import choose_failure
+from meetingctl.remote.route import RouteFinder, choose_failure
 from meetingctl.remote.tunnel import HANG_UPS_ENOUGH, TunnelWay, refused_ports
-from meetingctl.remote.ways import Route
+from meetingctl.remote.ways import Route, Via
 from meetingctl.server.run import ControlPlane
 from meetingctl.tunnel.agent import Agent
 from meetingctl.tunnel.agentconfig import AgentConfig
@@ -156,3 +156,30 @@ def test_when_no_way_leads_there_all_reasons_are_told():
     refused = Forbidden("not authorized")
     assert choose_failure(KEY, {"tunnel": refused, "direct": direct}) is refused
     assert isinstance(choose_failure(KEY, {}), NotFound)
+
+
+@pytest.mark.parametrize(
+    ("is_pinned", "via", "direct_s", "wanted"),
+    [
+        (False, "auto", 0.2, ["the tunnel first, because", "trying the tunnel", "tunnel: ", "trying 192", "direct: "]),
+        (True, "auto", 0.2, ["a direct address first, because", "trying 192", "direct: ", "trying the", "tunnel: "]),
+        (True, "auto", 0, ["no direct address is tried, because", "tunnel only", "trying the tunnel", "tunnel: "]),
+        (True, "direct", 0.2, ["direct only, as asked for", "trying 192", "direct: "]),
+    ],
+)
+def test_each_try_is_told_with_what_came_of_it(
+    client: FleetClient, is_pinned: bool, via: Via, direct_s: float, wanted: list[str]
+) -> None:
+    client.send_heartbeat(KEY, {"ip_lan": "192.0.2.1"})
+    notes: list[str] = []
+    finder = RouteFinder(client, direct_s, 0.2, notes.append)
+
+    async def walk() -> None:
+        async for route in finder.routes(KEY, is_pinned=is_pinned, via=via):
+            raise AssertionError(f"nobody answers at {route}")
+
+    with pytest.raises(Unreachable):
+        asyncio.run(walk())
+    told = [note.removeprefix(f"{KEY}: ") for note in notes if "ip_address" not in note]
+    assert [text[: len(start)] for text, start in zip(told, wanted, strict=True)] == wanted
+    assert all(note.count(KEY) == 1 for note in notes)

@@ -54,21 +54,26 @@ class RouteFinder:
         if device is None:
             device = await asyncio.to_thread(self.client.get_device, key)
         server = urlsplit(self.client.base_url).hostname or ""
-        via = "tunnel" if via == "auto" and not self.direct_s else via
+        if via == "auto" and not self.direct_s:
+            self.note(f"{key}: no direct address is tried, because the setting ssh_direct_s is 0")
+            via = "tunnel"
         plan = plan_ways(device, is_pinned=is_pinned, server_addresses=await resolve_addresses(server), via=via)
         for reason in plan.passed_over:
             self.note(f"{key}: {reason}")
+        if plan.ways:
+            self.note(f"{key}: {plan.why}")
         tunnel = TunnelWay(self.client, self.connect_s)
         failures: dict[Way, MeetingctlError] = {}
         for position, way in enumerate(plan.ways):
             is_last = position == len(plan.ways) - 1
+            self.note(f"{key}: trying {plan.name(way)}")
             try:
                 if way == "direct":
                     route = await self._try_direct(key, plan.direct)
                 else:
                     route = await tunnel.find(key, local_port=chosen_ssh_port(device), is_last=is_last)
             except MeetingctlError as error:
-                self.note(f"{way}: {error}")
+                self.note(f"{key}: {way}: {error.message.removeprefix(f'{key}: ')}")
                 failures[way] = error
                 continue
             try:

@@ -53,11 +53,18 @@ class Direct:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ways to try in this order, the direct addresses, and a note on each address that was passed over."""
+    """The ways to try in this order and why so, the direct addresses, and a note on each address passed over."""
 
     ways: tuple[Literal["direct", "tunnel"], ...]
     direct: tuple[Direct, ...]
     passed_over: tuple[str, ...]
+    why: str
+
+    def name(self, way: Way) -> str:
+        """Say what a try of this way asks."""
+        if way != "direct":
+            return f"the {way}"
+        return ", ".join(f"{join_endpoint(found.host, found.port)} ({found.source})" for found in self.direct)
 
 
 def plan_ways(device: Mapping[str, Any], *, is_pinned: bool, server_addresses: Collection[str], via: Via) -> Plan:
@@ -83,7 +90,18 @@ def plan_ways(device: Mapping[str, Any], *, is_pinned: bool, server_addresses: C
             direct.append(Direct(text, port, source))
     order: tuple[Literal["direct", "tunnel"], ...] = ("direct", "tunnel") if is_pinned else ("tunnel", "direct")
     ways = tuple(way for way in order if via in ("auto", way) and (way == "tunnel" or direct))
-    return Plan(ways, tuple(direct), tuple(passed_over))
+    return Plan(ways, tuple(direct), tuple(passed_over), _explain_order(ways, is_pinned=is_pinned, via=via))
+
+
+def _explain_order(ways: Collection[Way], *, is_pinned: bool, via: Via) -> str:
+    """Say why the ways are tried in this order, or why there is one only."""
+    if via != "auto":
+        return f"{via} only, as asked for"
+    if "direct" not in ways:
+        return "the tunnel only: no direct address is worth a try"
+    if is_pinned:
+        return "a direct address first, because a pinned host key tells whether it is the device's; then the tunnel"
+    return "the tunnel first, because no pinned host key vouches for a direct address; then that"
 
 
 def has_life(tunnel: Mapping[str, Any], at_ms: int) -> bool:
