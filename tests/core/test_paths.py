@@ -15,6 +15,7 @@ from meetingctl.core.paths import (
     home_of,
     read_small_text,
     safe_join,
+    sync_folder,
     user_config_dir,
     write_atomic,
 )
@@ -132,3 +133,12 @@ def test_a_pipe_is_a_file_with_a_deadline_and_a_limit(tmp_path: Path) -> None:
     writer.start()
     assert read_small_text(path, wait_s=10) == "3FA9C1\n"
     writer.join(10)
+
+
+def test_only_a_folder_that_is_there_is_synced(tmp_path: Path) -> None:
+    sync_folder(tmp_path)
+    write_atomic(tmp_path / "file", "text")
+    with pytest.raises(NotADirectoryError):
+        sync_folder(tmp_path / "file")
+    with pytest.raises(FileNotFoundError):
+        sync_folder(tmp_path / "none")

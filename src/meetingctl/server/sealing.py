@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken
 
 from meetingctl.core.errors import ConfigError
-from meetingctl.core.paths import read_small_text
+from meetingctl.core.paths import read_small_text, sync_folder
 from meetingctl.core.settings import Settings
 
 FILE_NAME = "sealing.key"
@@ -63,10 +63,6 @@ def _make_key(path: Path) -> None:
             os.link(partial, path)
         except FileExistsError:
             return
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)

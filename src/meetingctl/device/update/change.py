@@ -14,6 +14,7 @@ from typing import Any
 
 from meetingctl.core import layout
 from meetingctl.core.errors import MeetingctlError, NotFound
+from meetingctl.core.paths import sync_folder
 from meetingctl.device.system import System
 from meetingctl.device.update import health, journal, releases, replaced
 from meetingctl.device.update.journal import Change
@@ -46,7 +47,7 @@ def complete(system: System, change: Change, report: Report, *, restart: bool, h
     if change.settings_backup:
         _move_settings(system, change.settings_backup)
     repair_setup(system, report, start=restart and not change.origin)
-    if not restart or not health.is_booted(system):
+    if not restart or not system.is_booted:
         return ""
     for line in health.restart_units(system, change.restart):
         report.say(line)
@@ -80,14 +81,14 @@ def revert(system: System, change: Change, report: Report, *, restart: bool, hea
 def return_to(system: System, back: Change, report: Report, *, restart: bool, health_s: float) -> str:
     """Do what comes after the link was moved back; also after an interruption."""
     folder = releases.folder_of(system, back.target)
-    if health.is_booted(system):
+    if system.is_booted:
         health.remove_units(system, replaced.added_units(folder))
     for path in replaced.put_back(system, folder) or replaced.install_programs(system, folder):
         report.say(f"put back {path}")
     if back.settings_backup:
         _return_settings(system, back.settings_backup)
     fault = ""
-    if health.is_booted(system):
+    if system.is_booted:
         system.run("systemctl", "daemon-reload", timeout_s=_RELOAD_TIMEOUT_S)
         system.run("udevadm", "control", "--reload", timeout_s=_RELOAD_TIMEOUT_S)
         health.enable_units(system, back.health.enabled_units)
@@ -143,7 +144,7 @@ def _move_settings(system: System, backup: str) -> None:
     if os.geteuid() == 0:
         os.chown(folder, found.st_uid, found.st_gid)
     folder.chmod(found.st_mode & 0o7777)
-    releases.sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
 def _return_settings(system: System, backup: str) -> None:
@@ -156,4 +157,4 @@ def _return_settings(system: System, backup: str) -> None:
             raise MeetingctlError(f"{reset}: is in the way of the former settings", hint=f"ls -l {reset}")
         folder.rename(reset)
     source.rename(folder)
-    releases.sync_folder(folder.parent)
+    sync_folder(folder.parent)

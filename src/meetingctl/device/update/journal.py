@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from meetingctl.core import layout
-from meetingctl.core.paths import write_atomic
+from meetingctl.core.paths import sync_folder, write_atomic
 from meetingctl.device.system import System
 from meetingctl.device.update.health import Health
-from meetingctl.device.update.releases import sync_folder
 
 _NAME = ".change.json"
 _HEALTH_NAME = f"{layout.RELEASE_FACTS_DIR_NAME}/health.json"

@@ -24,7 +24,7 @@ from typing import Literal
 from meetingctl.core import layout
 from meetingctl.core.clock import iso_text
 from meetingctl.core.errors import MeetingctlError
-from meetingctl.core.paths import write_atomic
+from meetingctl.core.paths import sync_folder, write_atomic
 from meetingctl.device.system import System
 
 KEPT_RELEASES = 2  # beside the current one
@@ -208,15 +208,6 @@ def point_to(system: System, name: str) -> None:
     else:
         link.replace(web)
     sync_folder(opt)
-
-
-def sync_folder(folder: Path) -> None:
-    """Let the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def find_unfinished_release(system: System) -> str:

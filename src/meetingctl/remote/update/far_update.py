@@ -1,7 +1,7 @@
 """Staging of an update on a device: the text of this module is sent and started with the device's own Python.
 
 It knows nothing of the rest of the program, needs only the standard library of Python 3.9, and reads its request from a
-JSON file: `python3 -I update_far.py request.json`. The answer is one JSON object; `error` in it says what failed.
+JSON file: `python3 -I far_update.py request.json`. The answer is one JSON object; `error` in it says what failed.
 
 Uploads lie in a folder of the user who logged in, each under its SHA-256. Releases that are there already give every
 file that is the same: it becomes another name of that file, or a copy where the file system or the mode wants one.

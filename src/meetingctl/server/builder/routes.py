@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from meetingctl.core.errors import Conflict, InvalidInput, NotFound
+from meetingctl.core.paths import sync_folder
 from meetingctl.server.aside import restored_on_failure
 from meetingctl.server.builder import store
 from meetingctl.server.builder.archive import FORMATS
@@ -187,7 +188,7 @@ async def upload_file(request: Request, principal: Builder) -> dict[str, Any]:
 
             with restored_on_failure(server.data_dir, target / file.filename, folder, sha256=file.sha256):
                 server.writer.run(change)
-            tree.sync_folder(target)
+            sync_folder(target)
 
         await run_in_threadpool(place)
     return {"success": True, "filename": file.filename, "filetype": filetype, "path": file.filename}

@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import secrets
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from meetingctl.core.clock import iso_text, now_ms
 from meetingctl.core.errors import MeetingctlError
+from meetingctl.core.paths import sync_folder
 from meetingctl.server.builder import store
 from meetingctl.server.builder.archive import Member, write_archive
 from meetingctl.server.builder.manifest import is_update_package, list_items, update_manifest
@@ -128,7 +127,7 @@ def pack(state: ServerState, worker: str, job: dict[str, Any]) -> None:
         part = folder / f".{name}.part"
         size_bytes, sha256 = write_archive(part, job["format"], members, progress.tell)
         part.rename(folder / name)
-        _sync(folder)
+        sync_folder(folder)
         lines = store.with_line(lines, f"done: {size_bytes} bytes, sha256 {sha256}")
         ends = {"state": "done", "progress": 100, "archive_name": name, "size_bytes": size_bytes, "sha256": sha256}
     except LostLease:
@@ -219,11 +218,3 @@ def _is_mine(job_id: str, worker: str) -> sa.ColumnElement[bool]:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,7 +25,7 @@ from meetingctl.core.errors import (
     TooLarge,
     UnsafeName,
 )
-from meetingctl.core.paths import safe_join, write_atomic
+from meetingctl.core.paths import safe_join, sync_folder, write_atomic
 from meetingctl.core.secret import sha256_hex
 from meetingctl.server.aside import restored_on_failure
 from meetingctl.server.audit.chain import Actor, append
@@ -209,15 +209,6 @@ def check_json(content: bytes) -> Any:
 
 def _refuse(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
-
-
-def sync_folder(path: Path) -> None:
-    """Bring the names of a folder down to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _record_file(

@@ -29,6 +29,7 @@ import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms, wire_text
 from meetingctl.core.errors import Busy, ConfigError, Conflict, NotFound, StorageFull
+from meetingctl.core.paths import sync_folder
 from meetingctl.core.settings import Settings
 from meetingctl.server.builder.store import BUILDS, PACKAGES
 from meetingctl.server.catalog.icons import ICONS
@@ -115,7 +116,7 @@ def backup(settings: Settings, data_dir: Path, to: Path) -> dict[str, Any]:
                 problems = contents.problems
                 log.info("files changed during the backup, beginning again", extra={"problems": problems[:3]})
             partial.rename(to)
-            _sync_folder(to.parent)
+            sync_folder(to.parent)
     finally:
         partial.unlink(missing_ok=True)
         _remove_database(snapshot_file)
@@ -342,14 +343,6 @@ def _add_end(tar: tarfile.TarFile, contents: Contents) -> None:
 def _remove_database(path: Path) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from meetingctl.core.clock import now_ms
 from meetingctl.core.errors import Busy, Conflict, InvalidInput, MeetingctlError, NotFound, StorageFull
-from meetingctl.core.paths import safe_join
+from meetingctl.core.paths import safe_join, sync_folder
 from meetingctl.core.versions import Manifest, newest_first, parse_manifest
 from meetingctl.server.audit.chain import Actor, append
 from meetingctl.server.db.schema import current_releases, release_history, releases
@@ -119,8 +119,8 @@ def publish_release(state: ServerState, actor: Actor, draft: ReleaseDraft) -> Re
             if final.exists():
                 raise Conflict("A folder without a record is in the way", hint="meetingctl fleet releases verify --all")
             staged.rename(final)
-            _sync_folder(final.parent)
-            _sync_folder(final.parent.parent)
+            sync_folder(final.parent)
+            sync_folder(final.parent.parent)
         except BaseException:
             state.writer.run(lambda connection: connection.execute(releases.delete().where(releases.c.id == row_id)))
             raise
@@ -347,7 +347,7 @@ def _staged(root: Path, draft: ReleaseDraft) -> Iterator[Path]:
         elif _copy(draft.archive, folder / draft.archive_name) != draft.sha256.lower():
             raise HashMismatch("SHA-256 of the archive is not the manifest's")
         (folder / draft.archive_name).chmod(0o644)
-        _sync_folder(folder)
+        sync_folder(folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -370,14 +370,6 @@ def _copy(source: Path, target: Path) -> str:
         writer.flush()
         os.fsync(writer.fileno())
     return digest.hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
