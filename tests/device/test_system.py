@@ -35,6 +35,14 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
+def test_a_folder_is_not_live_and_the_root_always_is(system: System, tmp_path: Path) -> None:
+    assert (system.is_booted, system.is_live) == (False, False)
+    booted = Path("/run/systemd/system")
+    assert (System(Path("/")).is_booted, System(Path("/")).is_live) == (booted.is_dir(), True)  # in a container as well
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert (system.is_booted, system.is_live) == (True, True)
+
+
 class TestFiles:
     def test_write_then_read(self, system: System, tmp_path: Path) -> None:
         system.write("/etc/rpi-cam/x", "héllo\n")

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import IO, Literal, NamedTuple, Self
 
 from meetingctl.core.errors import Busy, Forbidden, InvalidInput, MeetingctlError, NotFound, StorageFull, TooLarge
-from meetingctl.core.layout import below
+from meetingctl.core.layout import SYSTEMD_BOOTED_DIR, below
 from meetingctl.core.paths import write_atomic
 
 LARGEST_FILE_BYTES = 1 << 20
@@ -137,8 +137,16 @@ class System:
 
     @property
     def is_live(self) -> bool:
-        """Say whether programs of this machine act on the device: not while only a folder of it is looked at."""
-        return str(self.root) == "/" or self.path("/run/systemd/system").is_dir()
+        """Say whether programs of this machine act on the device: not while only a folder of it is looked at.
+
+        A container without systemd is live too: packages can be installed, but there are no units, see `is_booted`.
+        """
+        return str(self.root) == "/" or self.is_booted
+
+    @property
+    def is_booted(self) -> bool:
+        """Say whether systemd runs the device; without it there is no unit to ask, to restart or to reboot with."""
+        return self.path(SYSTEMD_BOOTED_DIR).is_dir()
 
     def path(self, device_path: DevicePath) -> Path:
         """Return where a device path lies below the root. Raises: InvalidInput for a relative path or `..`."""

@@ -40,12 +40,7 @@ case "$name $1" in
 "systemctl stop") set_unit "$(last "$@")" loaded enabled inactive ;;
 "systemctl mask") set_unit "$(last "$@")" masked masked inactive ;;
 "systemctl daemon-reload" | "systemctl reset-failed" | "systemctl unmask") ;;
-"dpkg-query --show")
-  shift 3
-  for package in "$@"; do
-    if grep -qx "$package" "$state/installed"; then printf '%s\\tii \\n' "$package"
-    else echo "no packages found matching $package" >&2; fi
-  done ;;
+"dpkg-query --show") while read -r package; do printf '%s\\tii \\n\\n' "$package"; done <"$state/installed" ;;
 "dpkg --audit") ;;
 "apt-cache policy")
   shift 2
@@ -95,7 +90,7 @@ class Device:
         """Return the calls of programs, in their order, with all their words."""
         file = self.state / "calls"
         lines = file.read_text().splitlines() if file.exists() else []
-        return [line for line in lines if line.split()[0] in programs]
+        return [line for line in lines if line.partition(" ")[0] in programs]
 
     def refuse(self, words: str) -> None:
         """Let calls with exactly these words fail."""
@@ -113,6 +108,7 @@ def device(tmp_path: Path) -> Device:
         folder.mkdir(parents=True)
     (made.root / "run/systemd/system").mkdir(parents=True)  # its programs may be called
     made.write(layout.UDEV_CONTROL_SOCKET, "")
+    made.write(f"{layout.DPKG_DIR}/status", "")  # as `installed` says
     (made.state / "installed").write_text("")
     (made.state / "elements").touch()
     for program in _PROGRAMS:

@@ -148,6 +148,25 @@ def test_a_folder_without_a_running_system_gets_files_and_nothing_else(cli: Cli,
     assert cli("device", "check").code == 0
 
 
+def test_a_package_on_hold_and_one_that_another_provides_are_there(cli: Cli, device: Device) -> None:
+    answer = "ffmpeg\thi \n\nother-cameras\tii \nrpicam-apps (= 1.5)\n"
+    (device.state / "dpkg-says").write_text(answer)
+    (device.bin / "dpkg-query").write_text(f"#!/bin/sh\ncat {device.state}/dpkg-says\n")
+    done = cli("device", "check", "--component", "gstreamer", "--json")
+    assert [step for step in done.json["missing"] if step["do"] in {"refresh-packages", "install-package"}] == []
+    assert done.json["notes"] == []
+
+
+def test_where_dpkg_does_not_answer_the_repair_says_why(cli: Cli, device: Device) -> None:
+    for name in ("dpkg-query", "apt-get"):
+        (device.bin / name).write_text("#!/bin/sh\necho 'E: the database is broken' >&2\nexit 100\n")
+    done = cli("device", "check", "--repair", "--component", "gstreamer", "--json")
+    assert done.code == 1
+    assert {row["error"] for row in done.json["failed"] if row["do"] == "refresh-packages"} == {
+        "apt-get update: E: the database is broken"
+    }
+
+
 def test_an_interrupted_update_is_settled_first(cli: Cli, device: Device) -> None:
     device.write(f"{layout.WEB_RELEASES_DIR}/2.0.0/.release/building", "")
     planned = cli("device", "check", "--json").json["missing"]

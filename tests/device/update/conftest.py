@@ -37,6 +37,27 @@ is-enabled) exit 0 ;;
 disable) echo inactive >"$state/units/$unit" ;;
 esac
 """
+# `apt-get update` brings lists of what $state/archive names; what is installed is in $state/installed.
+_PACKAGES = """\
+#!/bin/sh
+state={state} root={root}
+case "${{0##*/}} $*" in
+dpkg-query*) while read -r name; do printf '%s\\tii \\n\\n' "$name"; done <"$state/installed" ;;
+apt-cache*)
+  shift 2
+  for name in "$@"; do ! grep -qx "$name" "$state/archive" || printf '%s:\\n  Candidate: 1\\n' "$name"; done ;;
+*update)
+  [ -e "$state/archive" ] || {{ echo "E: no internet" >&2; exit 100; }}
+  echo "apt-get update" >>"$state/calls"
+  mkdir -p "$root/var/lib/apt/lists"
+  touch "$root/var/lib/apt/lists/example_Packages" ;;
+*install*)
+  while [ "$1" != -- ]; do shift; done
+  shift
+  echo "apt-get install $*" >>"$state/calls"
+  printf '%s\\n' "$@" >>"$state/installed" ;;
+esac
+"""
 # The program in the packages: it puts its units in place as the real one does.
 _PROGRAM = """\
 import os, pathlib, shutil, sys
@@ -88,6 +109,13 @@ class Camera:
     def calls(self, verb: str) -> list[str]:
         lines = (self.state / "calls").read_text().splitlines() if (self.state / "calls").exists() else []
         return [line.split()[-1].removesuffix(".service") for line in lines if line.split()[0] == verb]
+
+    def has_dpkg(self, archive: str | None) -> None:
+        """Give the device a dpkg; `archive` names the packages that apt will find, None stands for no internet."""
+        self.path(layout.DPKG_DIR).mkdir(parents=True)
+        (self.path(layout.DPKG_DIR) / "status").touch()
+        if archive is not None:
+            (self.state / "archive").write_text(archive)
 
     def program_version(self) -> str:
         """Run the program that the link names."""
@@ -152,6 +180,9 @@ def camera(tmp_path: Path) -> Camera:
     (made.bin / "systemctl").write_text(_SYSTEMCTL.format(state=made.state, root=made.root))
     for name in ("systemd-run", "udevadm"):
         (made.bin / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{made.state}/calls\n')
+    for name in ("dpkg-query", "apt-cache", "apt-get"):
+        (made.bin / name).write_text(_PACKAGES.format(state=made.state, root=made.root))
     for path in made.bin.iterdir():
         path.chmod(0o755)
+    (made.state / "installed").touch()
     return made

@@ -190,6 +190,42 @@ def test_without_restart_nothing_is_watched(camera: Camera) -> None:
     assert camera.calls("restart") == []
 
 
+class TestPackagesOfTheDistribution:
+    NAMES = ("ffmpeg", "rpicam-apps")
+    UNKNOWN = "not installed: ffmpeg, rpicam-apps, and apt cannot say whether it has them: its lists were never fetched"
+
+    def test_lists_that_were_never_fetched_are_fetched_before_apt_is_believed(self, camera: Camera) -> None:
+        camera.has_dpkg("ffmpeg\n")
+        package = camera.package("1.0.0", required_packages=self.NAMES)
+        judged = judge_package(camera.system, package)
+        assert (judged.warnings, judged.apt.missing) == ((self.UNKNOWN,), self.NAMES)
+        assert not (camera.state / "calls").exists()  # a look changes nothing
+        outcome = apply(camera, package, Options(health_s=0.4, reboot=False))
+        assert outcome["warnings"] == ["apt has no package rpicam-apps"]
+        assert outcome["reboot_needed"]
+        calls = [line for line in (camera.state / "calls").read_text().splitlines() if line.startswith("apt-get")]
+        assert calls == ["apt-get update", "apt-get install ffmpeg"]
+        log = camera.path(layout.UPDATE_LOG).read_text()
+        assert "warning: apt has no package rpicam-apps" in log
+        assert "apt has no package ffmpeg" not in log
+        assert judge_package(camera.system, package).warnings == ("apt has no package rpicam-apps",)
+
+    def test_without_internet_the_update_goes_on_and_says_so(self, camera: Camera) -> None:
+        camera.has_dpkg(None)
+        outcome = apply(camera, camera.package("1.0.0", required_packages=self.NAMES))
+        assert (outcome["state"], outcome["warnings"], outcome["reboot_needed"]) == ("success", [self.UNKNOWN], False)
+        log = camera.path(layout.UPDATE_LOG).read_text()
+        assert "warning: apt-get update: E: no internet, so the lists of packages may be old" in log
+        assert "apt has no package" not in log
+
+    def test_of_a_folder_only_dpkg_is_asked(self, camera: Camera) -> None:
+        camera.has_dpkg("ffmpeg\n")
+        (camera.state / "installed").write_text("ffmpeg\n")
+        camera.path(layout.SYSTEMD_BOOTED_DIR).rmdir()
+        judged = judge_package(camera.system, camera.package("1.0.0", required_packages=self.NAMES))
+        assert judged.warnings == ("not installed: rpicam-apps",)
+
+
 def test_one_job_at_a_time(camera: Camera) -> None:
     camera.path(layout.WEB_RELEASES_DIR).mkdir(parents=True)
     with camera.system.locked(layout.WEB_RELEASES_DIR), pytest.raises(Busy, match="another update"):

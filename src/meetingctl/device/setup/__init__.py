@@ -1,6 +1,6 @@
 """What a camera needs beside its configuration: look, decide, put right; for a check, a repair and an update."""
 
-from meetingctl.device.setup.apply import Outcome, apply_plan, install_packages
+from meetingctl.device.setup.apply import Outcome, apply_plan
 from meetingctl.device.setup.facts import Facts
 from meetingctl.device.setup.look import read_facts
 from meetingctl.device.setup.plan import BY_HAND, check_components, find_notes, make_plan
@@ -12,7 +12,6 @@ __all__ = [
     "apply_plan",
     "check_components",
     "find_notes",
-    "install_packages",
     "make_plan",
     "read_facts",
 ]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meetingctl.core import layout
 from meetingctl.core.errors import MeetingctlError
 from meetingctl.core.plan import Step
+from meetingctl.device import apt
 from meetingctl.device.config import change_config
 from meetingctl.device.setup import wanted
 from meetingctl.device.setup.look import (
-    available_packages,
     cloud_module_line,
-    installed_packages,
     read_names,
 )
 from meetingctl.device.setup.plan import BY_HAND
@@ -23,10 +21,6 @@ from meetingctl.device.system import System
 from meetingctl.device.units import RESTART_TIMEOUT_S
 
 _SHORT_S = 30.0
-_REFRESH_S = 300.0
-# A Pi with a slow card needs long for a hundred packages; waiting for another apt counts too.
-_INSTALL_S = 2400.0
-_LOCK_WAIT_S = 600
 _SHOWN_ERROR = 300
 _NOT_OFFERED = "apt has no such package"
 
@@ -75,33 +69,18 @@ def apply_plan(
     return outcomes
 
 
-def install_packages(system: System, names: Iterable[str]) -> dict[str, str]:
-    """Install packages of the distribution and return what is wrong with those that are still missing.
-
-    Locks of another apt are waited for, never deleted.
-    """
-    wished = list(names)
-    _run(system, "apt-get", "-q", "-o", f"DPkg::Lock::Timeout={_LOCK_WAIT_S}", "update", timeout_s=_REFRESH_S)
-    return _install(system, wished)
-
-
 def _install(system: System, names: Sequence[str]) -> dict[str, str]:
-    offered = available_packages(system, names)
+    """Install what apt has, and return what is wrong with those that are still missing."""
+    offered = apt.read_offered(system, names)
     wished = [name for name in names if name in offered]
-    words = ("-q", "-y", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={_LOCK_WAIT_S}")
-    reason = ""
+    reason = "not installed after apt-get"
     if wished:
-        # A new default of a configuration file does not replace one that was changed, and asks nobody.
-        keep = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
-        program = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get")
-        ran = system.run(*program, *words, *keep, "install", "--", *wished, timeout_s=_INSTALL_S)
-        reason = "" if ran.ok else _last_line(ran.err or ran.out) or f"apt-get ended with code {ran.code}"
-    present = installed_packages(system, names)
-    return {
-        name: reason or "not installed after apt-get" if name in offered else _NOT_OFFERED
-        for name in names
-        if name not in present
-    }
+        try:
+            apt.install(system, wished)
+        except MeetingctlError as error:
+            reason = error.message
+    present = apt.read_installed(system) or set()
+    return {name: reason if name in offered else _NOT_OFFERED for name in names if name not in present}
 
 
 def _apply(system: System, step: Step) -> None:
@@ -175,20 +154,11 @@ def _add_member(system: System, step: Step) -> None:
 
 
 def _configure_packages(system: System, step: Step) -> None:
-    _run(
-        system,
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        "dpkg",
-        "--force-confold",
-        "--configure",
-        "-a",
-        timeout_s=_INSTALL_S,
-    )
+    apt.finish_interrupted(system)
 
 
 def _refresh_packages(system: System, step: Step) -> None:
-    _run(system, "apt-get", "-q", "-o", f"DPkg::Lock::Timeout={_LOCK_WAIT_S}", "update", timeout_s=_REFRESH_S)
+    apt.fetch_lists(system)
 
 
 def _make_tmpfiles(system: System, step: Step) -> None:
@@ -226,8 +196,7 @@ def _run(system: System, *argv: str, timeout_s: float = _SHORT_S) -> None:
     ran = system.run(*argv, timeout_s=timeout_s)
     if not ran.ok:
         reason = "no answer in time" if ran.timed_out else _last_line(ran.err or ran.out) or f"code {ran.code}"
-        shown = " ".join(word for word in argv if not re.match(r"-o|DPkg::|env$|DEBIAN", word))
-        raise MeetingctlError(f"{shown}: {reason}")
+        raise MeetingctlError(f"{' '.join(argv)}: {reason}")
 
 
 def _last_line(text: str) -> str:

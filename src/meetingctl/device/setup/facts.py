@@ -72,6 +72,7 @@ class Facts:
     """One look at a device. None stands for what could not be read; `unreadable` says why, a sentence each."""
 
     is_live: bool = True  # else only files are looked at: a folder is not the machine that this runs on
+    is_booted: bool = True  # else no systemd runs, as in a container, and there are no units to look at
     unfinished_update: str = ""
     version: str = ""
     has_program: bool = False

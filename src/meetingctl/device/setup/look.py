@@ -14,6 +14,7 @@ from typing import Any
 from meetingctl.core import layout
 from meetingctl.core.errors import Forbidden, MeetingctlError, NotFound
 from meetingctl.core.update_package import parse_dependencies
+from meetingctl.device import apt
 from meetingctl.device.config import read_config
 from meetingctl.device.setup import wanted
 from meetingctl.device.setup.facts import Camera, Cloud, Entry, Facts, PackageState, Shipped, UnitFact
@@ -70,10 +71,11 @@ def read_facts(system: System, *, components: Iterable[str] = tuple(wanted.COMPO
 
     names, unreadable = read_names(system), list[str]()
     has_media = system.is_live and "gstreamer" in set(components)
-    units, needs_reload = read_units(system) if system.is_live else ({}, False)
+    units, needs_reload = read_units(system) if system.is_booted else ({}, False)
     packages = read_packages(system, unreadable) if has_media else {}
     return Facts(
         is_live=system.is_live,
+        is_booted=system.is_booted,
         unfinished_update=find_unfinished(system),
         version=_read_text(system, layout.VERSION_FILE, unreadable).strip(),
         has_program=_exists(system, layout.PROGRAM),
@@ -85,7 +87,7 @@ def read_facts(system: System, *, components: Iterable[str] = tuple(wanted.COMPO
         units=units,
         needs_reload=needs_reload,
         packages=packages,
-        dpkg_is_broken=bool(packages) and bool(system.run("dpkg", "--audit", timeout_s=_ASK_TIMEOUT_S).out.strip()),
+        dpkg_is_broken=bool(packages) and apt.is_interrupted(system),
         elements=read_elements(system) if has_media else {},
         cloud=read_cloud(system, unreadable),
         groups=tuple(sorted(names.groups)),
@@ -161,33 +163,10 @@ def read_packages(system: System, unreadable: list[str]) -> dict[str, PackageSta
         names = ()
     if not names:
         return {}
-    present = installed_packages(system, names)
-    missing = [name for name in names if name not in present]
-    # Without lists apt knows no package at all; they come with the repair.
-    have_lists = any("Packages" in name for name in _names_in(system, layout.APT_LISTS_DIR))
-    offered = available_packages(system, missing) if missing and have_lists else set(missing)
+    # Where dpkg does not answer, the repair tries them all and tells why it cannot.
+    state = apt.read_state(system, names) or apt.AptState(names)
     states: dict[str, PackageState] = dict.fromkeys(names, "installed")
-    return states | {name: "missing" if name in offered else "unavailable" for name in missing}
-
-
-def installed_packages(system: System, names: Iterable[str]) -> set[str]:
-    """Return those of the packages that dpkg has completely."""
-    shown = "--showformat=${Package}\t${db:Status-Abbrev}\n"
-    ran = system.run("dpkg-query", "--show", shown, "--", *names, timeout_s=_ASK_TIMEOUT_S)
-    rows = [line.split("\t") for line in ran.out.splitlines()]
-    return {row[0] for row in rows if len(row) == 2 and row[1].strip() == "ii"}
-
-
-def available_packages(system: System, names: Iterable[str]) -> set[str]:
-    """Return those of the packages that apt could install."""
-    ran = system.run("apt-cache", "policy", "--", *names, timeout_s=_ASK_TIMEOUT_S)
-    found, name = set(), ""
-    for line in ran.out.splitlines():
-        if not line.startswith(" "):
-            name = line.rstrip(":").partition(":")[0]
-        elif line.strip().startswith("Candidate:") and line.split()[-1] != "(none)":
-            found.add(name)
-    return found
+    return states | dict.fromkeys(state.missing, "missing") | dict.fromkeys(state.unavailable, "unavailable")
 
 
 def read_elements(system: System) -> dict[str, bool]:

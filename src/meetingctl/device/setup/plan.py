@@ -56,6 +56,8 @@ def find_notes(facts: Facts) -> list[str]:
     notes = list(facts.unreadable)
     if not facts.is_live:
         notes.append("only files were looked at: below this folder no system runs")
+    elif not facts.is_booted:
+        notes.append("no unit was looked at: systemd does not run this system")
     notes += [f"{name}: apt has no such package" for name, state in facts.packages.items() if state == "unavailable"]
     if facts.camera.is_looked_for and not facts.camera.kind:
         notes.append("no camera was found: connect one, or set STREAM_SOURCE_MODE")
@@ -69,7 +71,7 @@ def _plan_release(facts: Facts) -> Iterator[Step]:
         yield Step(BY_HAND, layout.WEB_DIR, "no release is installed: meetingctl device update apply FILE")
     elif not facts.shipped:
         yield Step(BY_HAND, wanted.PACKAGING_DIR, "the release has no units: meetingctl device update apply FILE")
-    if facts.is_live and not facts.systemd_answers:
+    if facts.is_booted and not facts.systemd_answers:
         yield Step(BY_HAND, "systemd", "does not answer, so no unit was looked at")
 
 

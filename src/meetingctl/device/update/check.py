@@ -20,11 +20,10 @@ from meetingctl.core.update_package import (
     find_loose_requirements,
     read_package,
 )
+from meetingctl.device.apt import AptState, read_state
 from meetingctl.device.system import System
 from meetingctl.device.update import releases
 from meetingctl.device.update.build import choose_python
-from meetingctl.device.update.dependencies import AptState, read_apt_state
-from meetingctl.device.update.health import is_booted
 from meetingctl.device.update.signature import find_wrong_signature
 
 # What `uname -m` says for the architectures of Debian that packages are built for.
@@ -39,6 +38,11 @@ class Verdict:
     package: Package
     findings: Findings
     apt: AptState
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What does not speak against the package, and what apt lacks."""
+        return cut_remarks((*self.findings.warnings, *_apt_remarks(self.apt)))
 
     def as_record(self) -> dict[str, Any]:
         """Return what the web page shows before it applies a package."""
@@ -58,7 +62,7 @@ class Verdict:
             "same_version": self.findings.same_version,
             "reapply_allowed": self.findings.reapply_allowed,
             "errors": list(self.findings.errors),
-            "warnings": list(self.findings.warnings),
+            "warnings": list(self.warnings),
         }
 
 
@@ -84,15 +88,20 @@ def judge_package(system: System, path: Path, *, force: bool = False) -> Verdict
     errors += _wrong_machine(system, package)
     if wrong := find_wrong_signature(system, package):
         errors.append(wrong)
-    apt = read_apt_state(system, package.apt_packages)
-    warnings += [f"apt has no package {name}" for name in apt.unavailable]
-    if apt.missing and not system.is_live:
-        warnings.append(f"not installed: {', '.join(apt.missing)}")
     return Verdict(
         package,
-        Findings(cut_remarks(errors), cut_remarks(warnings), findings.same_version, findings.reapply_allowed),
-        apt,
+        Findings(cut_remarks(errors), tuple(warnings), findings.same_version, findings.reapply_allowed),
+        read_state(system, package.apt_packages) or AptState(),
     )
+
+
+def _apt_remarks(state: AptState) -> list[str]:
+    """Say what a person should know of packages that are not installed; what apt brings needs no word."""
+    remarks = [f"apt has no package {name}" for name in state.unavailable]
+    if state.missing and state.lists != "read":
+        why = ", and apt cannot say whether it has them: its lists were never fetched"
+        remarks.append(f"not installed: {', '.join(state.missing)}{why if state.lists == 'absent' else ''}")
+    return remarks
 
 
 def missing_wheels(package: Package) -> list[str]:
@@ -117,9 +126,9 @@ def plan_update(system: System, verdict: Verdict, *, restart: bool, reboot: bool
         steps.append(Step("move-settings", layout.CONFIG_DIR, "--reset-settings"))
     steps.append(Step("switch-release", layout.WEB_DIR, f"{origin or 'nothing'} becomes {package.version}"))
     steps.append(Step("repair-setup", "units, rules, folders", "as the new release has them"))
-    if restart and is_booted(system):
+    if restart and system.is_booted:
         steps += [Step("restart-unit", name, "when it runs") for name in package.manifest.restart_services]
-    if reboot and is_booted(system):
+    if reboot and system.is_booted:
         steps.append(Step("reboot", "the device", "the package asks for it, or a dependency was installed"))
     return steps
 

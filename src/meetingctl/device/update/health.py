@@ -45,14 +45,9 @@ class Health:
         return Health(tuple(active), self.has_stream and layout.STREAM_UNIT in active)
 
 
-def is_booted(system: System) -> bool:
-    """Say whether systemd runs this system: in a folder or a chroot there is nothing to restart."""
-    return system.path(layout.SYSTEMD_BOOTED_DIR).is_dir()
-
-
 def read_health(system: System) -> Health:
     """Look at our units and at the stream."""
-    if not is_booted(system):
+    if not system.is_booted:
         return Health()
     active = tuple(name for name in layout.UNITS if read_unit(system, name).active == "active")
     enabled = tuple(name for name in layout.UNITS if _is_enabled(system, name))

@@ -7,15 +7,16 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from meetingctl.core import layout
 from meetingctl.core.clock import iso_text
 from meetingctl.core.errors import Busy, Forbidden, MeetingctlError, NotFound, StorageFull
+from meetingctl.device import apt
 from meetingctl.device.system import System
-from meetingctl.device.update import build, change, dependencies, health, journal, releases, replaced
+from meetingctl.device.update import build, change, health, journal, releases, replaced
 from meetingctl.device.update.check import Verdict, judge_package
 from meetingctl.device.update.journal import Change
 from meetingctl.device.update.status import Report
@@ -53,10 +54,10 @@ def apply_package(system: System, path: Path, options: Options, tell: Tell) -> d
             verdict = judge_package(system, path, force=options.force)
             report.details = {"from": releases.installed_version(system), "check": verdict.as_record()}
             verdict.findings.refuse_errors(path.name)
-            for line in verdict.findings.warnings:
+            for line in verdict.warnings:
                 report.say(f"warning: {line}")
             build.check_space(system, verdict.package)
-            has_new_packages = _install_dependencies(system, verdict, report)
+            verdict, has_new_packages = _install_dependencies(system, verdict, report)
             folder = _build_release(system, verdict, report)
             outcome = _switch(system, verdict, folder, options, report)
         except BaseException as error:
@@ -205,21 +206,32 @@ def _settle(system: System, report: Report, health_s: float) -> None:
         change.finish(system, begun, report)
 
 
-def _install_dependencies(system: System, verdict: Verdict, report: Report) -> bool:
+def _install_dependencies(system: System, verdict: Verdict, report: Report) -> tuple[Verdict, bool]:
+    """Install what is missing; returns what is known of the packages now, and whether new ones came.
+
+    A device without internet is updated all the same: whether it works then is looked at after the switch.
+    """
     report.go("dependencies", 30, f"{len(verdict.apt.missing)} packages of the distribution are missing")
-    if not system.is_live:
-        return False
-    missing = dependencies.look_again(system, verdict.apt, report.say).missing
-    if not missing:
-        return False
-    report.say(f"apt-get install {' '.join(missing)}")
+    if not system.is_live or not verdict.apt.missing:
+        return verdict, False
     try:
-        dependencies.install_packages(system, missing, report.say)
+        apt.fetch_lists(system)
     except MeetingctlError as error:
-        # A device without internet is updated all the same; whether it works then is looked at after the switch.
+        report.say(f"warning: {error.message}, so the lists of packages may be old")
+    known = verdict.warnings
+    verdict = replace(verdict, apt=apt.read_state(system, verdict.package.apt_packages) or verdict.apt)
+    for line in verdict.warnings:
+        if line not in known:
+            report.say(f"warning: {line}")
+    if not verdict.apt.missing or verdict.apt.lists != "read":
+        return verdict, False
+    report.say(f"apt-get install {' '.join(verdict.apt.missing)}")
+    try:
+        apt.install(system, verdict.apt.missing)
+    except MeetingctlError as error:
         report.say(f"warning: {error.message}")
-        return False
-    return True
+        return verdict, False
+    return verdict, True
 
 
 def _build_release(system: System, verdict: Verdict, report: Report) -> Path:
@@ -290,7 +302,7 @@ def _end(
 ) -> dict[str, Any]:
     version = verdict.package.version
     is_needed = verdict.package.manifest.requires_reboot or has_new_packages or options.reset_settings
-    will_reboot = is_needed and options.reboot and health.is_booted(system)
+    will_reboot = is_needed and options.reboot and system.is_booted
     if will_reboot:
         report.go("rebooting", 100, f"{version} is installed, the device starts again in {REBOOT_DELAY_S} s")
         _reboot_soon(system, report)
@@ -304,7 +316,7 @@ def _end(
         "restarted": list(begun.restart) if options.restart else [],
         "reboot_needed": is_needed,
         "rebooting": will_reboot,
-        "warnings": list(verdict.findings.warnings),
+        "warnings": list(verdict.warnings),
     }
 
 
