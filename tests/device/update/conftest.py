@@ -54,6 +54,9 @@ apt-cache*)
 *install*)
   while [ "$1" != -- ]; do shift; done
   shift
+  for name in "$@"; do
+    grep -qsx "$name" "$state/archive" || {{ echo "E: Unable to locate package $name" >&2; exit 100; }}
+  done
   echo "apt-get install $*" >>"$state/calls"
   printf '%s\\n' "$@" >>"$state/installed" ;;
 esac

@@ -216,6 +216,7 @@ class TestPackagesOfTheDistribution:
         assert (outcome["state"], outcome["warnings"], outcome["reboot_needed"]) == ("success", [self.UNKNOWN], False)
         log = camera.path(layout.UPDATE_LOG).read_text()
         assert "warning: apt-get update: E: no internet, so the lists of packages may be old" in log
+        assert "warning: apt-get install: E: Unable to locate package ffmpeg" in log
         assert "apt has no package" not in log
 
     def test_of_a_folder_only_dpkg_is_asked(self, camera: Camera) -> None:

@@ -223,7 +223,7 @@ def _install_dependencies(system: System, verdict: Verdict, report: Report) -> t
     for line in verdict.warnings:
         if line not in known:
             report.say(f"warning: {line}")
-    if not verdict.apt.missing or verdict.apt.lists != "read":
+    if not verdict.apt.missing:
         return verdict, False
     report.say(f"apt-get install {' '.join(verdict.apt.missing)}")
     try:
