@@ -9,20 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meetingctl.cli.invocation import Invocation, of
-from meetingctl.cli.options import DryRun
+from meetingctl.cli.invocation import Invocation
+from meetingctl.cli.remote_device import Device, on_device
 from meetingctl.cli.remote_devices import Devices, on_devices
-from meetingctl.cli.remote_many import (
-    AskPassword,
-    IdentityOption,
-    PasswordFile,
-    UserOption,
-    ViaOption,
-    Way,
-    open_access,
-    read_password,
-    route_json,
-)
+from meetingctl.cli.remote_many import route_json
 from meetingctl.cli.signals import run_async
 from meetingctl.core.errors import ConfigError, NotFound
 
@@ -33,6 +23,7 @@ if TYPE_CHECKING:
     from meetingctl.remote.access import Access
     from meetingctl.remote.fanout import Done, Report
     from meetingctl.remote.visit import Visit
+    from meetingctl.remote.ways import Via
 
 PassphraseFile = Annotated[
     Path | None, typer.Option("--passphrase-file", metavar="FILE", help="seal the archive with what this file holds")
@@ -79,20 +70,16 @@ def back_up_devices(
     return chosen.visit(work, show)
 
 
+@on_device
 def restore_device(
     ctx: typer.Context,
+    device: Device,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="one device")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="what `remote backup` wrote")],
     passphrase_file: PassphraseFile = None,
     no_reboot: Annotated[bool, typer.Option("--no-reboot", help="leave the device running as it is")] = False,
     within: Annotated[str, typer.Option("--within", metavar="DURATION", help="how long to wait for the device")] = "5m",
     force: Annotated[bool, typer.Option("--force", help="also a configuration with faults")] = False,
-    user: UserOption = None,
-    identity: IdentityOption = None,
-    ask_password: AskPassword = False,
-    password_file: PasswordFile = None,
-    via: ViaOption = Way.auto,
-    dry_run: DryRun = False,
 ) -> None:
     """Put the configuration of a backup onto a device, restart it, and wait until it is back.
 
@@ -107,13 +94,12 @@ def restore_device(
     from meetingctl.core.duration import parse_duration_s
     from meetingctl.core.target import parse_target
 
-    run = of(ctx)
-    run.set_options(ssh_user=user, ssh_identity=identity)
+    run = device.run
     backup = _open(file, _read_passphrase(passphrase_file))
     _check_config(run, file, backup, force=force)
     within_s = parse_duration_s(within)
     place = parse_target(target)
-    with open_access(run, [place], read_password(run, ask_password, password_file)) as access:
+    with device.open(place) as access:
 
         async def plan(visit: Visit) -> dict[str, Any]:
             from meetingctl.remote.backup import look, plan_restore
@@ -121,18 +107,18 @@ def restore_device(
             steps = plan_restore(backup, await look(visit, backup), reboot=not no_reboot)
             return {"steps": steps, "route": route_json(visit.route)}
 
-        planned = run_async(access.visit(place, plan, via=via.value))
+        planned = run_async(access.visit(place, plan, via=device.via))
         steps = planned["steps"]
         facts = {"target": str(place), "file": str(file), "version": backup.version, "route": planned["route"]}
-        if not steps or dry_run:
-            _show(run, {**facts, "kept": None, "boot_id_after": None}, steps, dry_run=dry_run, changed=False)
+        if not steps or device.dry_run:
+            _show(run, {**facts, "kept": None, "boot_id_after": None}, steps, dry_run=device.dry_run, changed=False)
             return
         run.confirm(f"replace the configuration of {place} by that of {file.name}?")
-        done = run_async(_restore(access, place, backup, via, None if no_reboot else within_s))
+        done = run_async(_restore(access, place, backup, device.via, None if no_reboot else within_s))
     _show(run, {**facts, **done}, steps, dry_run=False, changed=True)
 
 
-async def _restore(access: Access, place: Target, backup: Backup, via: Way, within_s: float | None) -> dict[str, Any]:
+async def _restore(access: Access, place: Target, backup: Backup, via: Via, within_s: float | None) -> dict[str, Any]:
     from meetingctl.remote.backup import put_back
     from meetingctl.remote.reboot import begin_power_change, read_boot_id, wait_for_boot
 
@@ -140,12 +126,12 @@ async def _restore(access: Access, place: Target, backup: Backup, via: Way, with
         kept = await put_back(visit, backup)
         return kept, "" if within_s is None else await begin_power_change(visit, "reboot")
 
-    kept, before = await access.visit(place, change, via=via.value)
+    kept, before = await access.visit(place, change, via=via)
     if within_s is None:
         return {"kept": kept, "boot_id_after": None}
 
     async def ask() -> str:
-        return await access.visit(place, read_boot_id, via=via.value)
+        return await access.visit(place, read_boot_id, via=via)
 
     back = await wait_for_boot(before, ask, within_s=within_s, target=str(place))
     return {"kept": kept, "boot_id_after": back.boot_id_after}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -38,6 +36,7 @@ from meetingctl.cli.remote_many import (
     route_json,
     run_many,
 )
+from meetingctl.cli.shared_options import declare_command, parameters_of
 from meetingctl.cli.signals import run_async
 
 if TYPE_CHECKING:
@@ -165,41 +164,19 @@ def on_devices(*, deadline: str = "5m") -> Callable[[Body], Body]:
 
 
 def _with_options(body: Body, deadline: str) -> Body:
-    own = inspect.signature(body).parameters
-    hints = get_type_hints(body, include_extras=True)
     shared = [
         parameter.replace(default=deadline) if parameter.name == "deadline" else parameter
-        for parameter in _parameters(_options)
+        for parameter in parameters_of(_options)
     ]
-    first = [] if "words" in own else _parameters(_targets)
-    mine = [
-        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, parameter in own.items()
-        if name not in {"ctx", "devices"}
-    ]
+    mine = parameters_of(body, {"ctx", "devices"})
+    first = [] if any(parameter.name == "words" for parameter in mine) else parameters_of(_targets)
 
-    @functools.wraps(body)
-    def command(ctx: typer.Context, **values: Any) -> Any:
+    def call(ctx: typer.Context, values: dict[str, Any]) -> Any:
         options = {parameter.name: values.pop(parameter.name) for parameter in shared}
         return body(ctx, Devices(of(ctx), values.pop("targets", None), options), **values)
 
-    parameters = [
-        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-        *first,
-        *mine,
-        *shared,
-    ]
-    vars(command)["__signature__"] = inspect.Signature(parameters)
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command  # type: ignore[return-value]  # the command line sees the options, callers do not call it
-
-
-def _parameters(holder: Callable[..., Any]) -> list[inspect.Parameter]:
-    hints = get_type_hints(holder, include_extras=True)
-    return [
-        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, parameter in inspect.signature(holder).parameters.items()
-    ]
+    parameters = [*first, *mine, *shared]
+    return declare_command(body, call, parameters)  # type: ignore[return-value]  # Typer calls it, nobody else
 
 
 def rows_of(reports: Iterable[Report], key: str) -> list[dict[str, Any]]:

@@ -8,21 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meetingctl.cli.invocation import Invocation, of
+from meetingctl.cli.invocation import Invocation
 from meetingctl.cli.options import DryRun
+from meetingctl.cli.remote_device import Device, on_device
 from meetingctl.cli.remote_devices import Devices, on_devices, rows_of
-from meetingctl.cli.remote_many import (
-    AskPassword,
-    IdentityOption,
-    PasswordFile,
-    UserOption,
-    ViaOption,
-    Way,
-    open_access,
-    read_password,
-    route_json,
-)
-from meetingctl.cli.signals import run_async
+from meetingctl.cli.remote_many import route_json
 from meetingctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,16 +20,12 @@ if TYPE_CHECKING:
     from meetingctl.remote.visit import Visit
 
 
+@on_device
 def copy_files(
     ctx: typer.Context,
+    device: Device,
     source: Annotated[str, typer.Argument(metavar="SRC", help="PATH here, or TARGET:PATH")],
     destination: Annotated[str, typer.Argument(metavar="DST", help="PATH here, or TARGET:PATH")],
-    user: UserOption = None,
-    identity: IdentityOption = None,
-    ask_password: AskPassword = False,
-    password_file: PasswordFile = None,
-    via: ViaOption = Way.auto,
-    dry_run: DryRun = False,
 ) -> None:
     """Copy a file or a folder to a device, or from it.
 
@@ -53,15 +39,14 @@ def copy_files(
     from meetingctl.cli.progress import Bar
     from meetingctl.remote.copy import download, parse_place, size_of, upload
 
-    run = of(ctx)
-    run.set_options(ssh_user=user, ssh_identity=identity)
+    run = device.run
     here, there = parse_place(source), parse_place(destination)
     target = here.target or there.target
     if target is None or (here.target is not None and there.target is not None):
         raise UsageError("one side is here, the other on a device", hint="meetingctl remote copy FILE TARGET:PATH")
     total_bytes = size_of(Path(here.path)) if here.target is None else 0
-    facts = {"target": str(target), "source": source, "destination": destination, "dry_run": dry_run}
-    if dry_run:
+    facts = {"target": str(target), "source": source, "destination": destination, "dry_run": device.dry_run}
+    if device.dry_run:
         run.out.value({**facts, "size_bytes": total_bytes or None}, text=f"{source}\t{destination}")
         return
     moved_bytes = 0
@@ -79,8 +64,7 @@ def copy_files(
         return str(await download(visit, here.path, Path(there.path), sent)), route_json(visit.route)
 
     try:
-        with open_access(run, [target], read_password(run, ask_password, password_file)) as access:
-            path, route = run_async(access.visit(target, use, via=via.value))
+        path, route = device.visit(target, use)
     finally:
         if bar is not None:
             bar.close()

@@ -9,20 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meetingctl.cli.invocation import Invocation, of
-from meetingctl.cli.options import AcceptRisk, DryRun, need_risk
+from meetingctl.cli.invocation import Invocation
+from meetingctl.cli.options import AcceptRisk, need_risk
+from meetingctl.cli.remote_device import Device, on_device
 from meetingctl.cli.remote_devices import Devices, on_devices, rows_of
-from meetingctl.cli.remote_many import (
-    AskPassword,
-    IdentityOption,
-    PasswordFile,
-    UserOption,
-    ViaOption,
-    Way,
-    open_access,
-    read_password,
-    route_json,
-)
+from meetingctl.cli.remote_many import route_json
 from meetingctl.cli.signals import run_async
 from meetingctl.cli.tree import Noun
 from meetingctl.core.errors import AuthError, MeetingctlError, TransportLost, Unreachable
@@ -65,8 +56,10 @@ def show_network(ctx: typer.Context, devices: Devices) -> int:
 
 
 @app.command("recover")
+@on_device
 def recover_network(
     ctx: typer.Context,
+    device: Device,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="one device")],
     wait: Annotated[
         str, typer.Option("--wait", metavar="DURATION", help="how long to wait for a first answer")
@@ -77,12 +70,6 @@ def recover_network(
         str, typer.Option("--revert-after", metavar="DURATION", help="when the device takes a change back by itself")
     ] = "2m",
     accept_risk: AcceptRisk = [],  # noqa: B006 - Typer reads the default and copies it
-    user: UserOption = None,
-    identity: IdentityOption = None,
-    ask_password: AskPassword = False,
-    password_file: PasswordFile = None,
-    via: ViaOption = Way.auto,
-    dry_run: DryRun = False,
 ) -> None:
     """Let profiles with a fixed address get one by DHCP again, on a device that is reachable for moments only.
 
@@ -97,28 +84,27 @@ def recover_network(
     from meetingctl.core.duration import parse_duration_s
     from meetingctl.core.target import parse_target
 
-    run = of(ctx)
-    run.set_options(ssh_user=user, ssh_identity=identity)
+    run = device.run
     wait_s, revert_after_s = parse_duration_s(wait), max(10.0, parse_duration_s(revert_after))
-    if not dry_run:
+    if not device.dry_run:
         need_risk(accept_risk, "lose-ssh", "the device may get another address, or none until it takes the change back")
     place = parse_target(target)
     interfaces = [name.strip() for name in only.split(",") if name.strip()]
-    with open_access(run, [place], read_password(run, ask_password, password_file)) as access:
+    with device.open(place) as access:
 
         async def ask(use: Callable[[Visit], Awaitable[Any]]) -> Any:
-            return await access.visit(place, use, via=via.value)
+            return await access.visit(place, use, via=device.via)
 
         async def begin(visit: Visit) -> dict[str, Any]:
             from meetingctl.remote.network import arm_change, plan_recover, read_profiles
 
             steps = plan_recover(await read_profiles(visit), only=interfaces, keep_wifi=keep_wifi)
-            if steps and not dry_run:
+            if steps and not device.dry_run:
                 await arm_change(visit, [step.detail["profile"] for step in steps], revert_after_s=revert_after_s)
             return {"steps": steps, "route": route_json(visit.route)}
 
         begun = run_async(_until_reached(run, ask, begin, wait_s))
-        changed = bool(begun["steps"]) and not dry_run
+        changed = bool(begun["steps"]) and not device.dry_run
         if changed:
             run.out.note(f"the change runs; without an answer it is taken back after {revert_after_s:.0f} s")
             try:
@@ -127,7 +113,7 @@ def recover_network(
                 run.out.note("not confirmed: the device takes the change back by itself")
                 raise
             begun = {**begun, "route": route}
-    _show(run, {"target": str(place), **begun, "changed": changed, "dry_run": dry_run})
+    _show(run, {"target": str(place), **begun, "changed": changed, "dry_run": device.dry_run})
 
 
 async def _until_reached(run: Invocation, ask: Ask, use: Callable[[Visit], Awaitable[Any]], wait_s: float) -> Any:

@@ -8,21 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meetingctl.cli.invocation import Invocation, of
-from meetingctl.cli.options import DryRun
+from meetingctl.cli.invocation import Invocation
+from meetingctl.cli.remote_device import Device, on_device
 from meetingctl.cli.remote_devices import Devices, on_devices, rows_of
-from meetingctl.cli.remote_many import (
-    AskPassword,
-    IdentityOption,
-    PasswordFile,
-    UserOption,
-    ViaOption,
-    Way,
-    open_access,
-    read_password,
-    route_json,
-)
-from meetingctl.cli.signals import run_async
+from meetingctl.cli.remote_many import route_json
 from meetingctl.cli.tree import Noun
 from meetingctl.core.errors import SomeFailed
 
@@ -75,17 +64,13 @@ def list_recordings(
 
 
 @app.command("get")
+@on_device
 def get_recordings(
     ctx: typer.Context,
+    device: Device,
     target: Target,
     names: Names,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder here, made when missing")] = Path(),
-    user: UserOption = None,
-    identity: IdentityOption = None,
-    ask_password: AskPassword = False,
-    password_file: PasswordFile = None,
-    via: ViaOption = Way.auto,
-    dry_run: DryRun = False,
 ) -> None:
     """Fetch recordings; one that is here with the same size is not fetched again.
 
@@ -97,8 +82,7 @@ def get_recordings(
     """
     from meetingctl.cli.progress import Bar
 
-    run = of(ctx)
-    run.set_options(ssh_user=user, ssh_identity=identity)
+    run = device.run
     done: list[str] = []
 
     async def work(visit: Visit) -> list[Step]:
@@ -107,7 +91,7 @@ def get_recordings(
         rows = recordings.choose_recordings(await recordings.list_recordings(visit), names, target)
         present = {path.name: path.stat().st_size for row in rows if (path := out / str(row["name"])).is_file()}
         steps = recordings.plan_get(rows, present)
-        if steps and not dry_run:
+        if steps and not device.dry_run:
             out.mkdir(parents=True, exist_ok=True)
             for step in steps:
                 bar = Bar(run, step.on, int(step.detail["row"]["size_bytes"]), verb="fetching")
@@ -117,22 +101,18 @@ def get_recordings(
                     bar.close()
         return steps
 
-    facts, steps = _visit_one(run, target, work, via, ask_password, password_file)
-    _show(run, {**facts, "files": done, "dry_run": dry_run}, steps, text=done, empty="all of it is here already")
+    facts, steps = _visit_one(device, target, work)
+    _show(run, {**facts, "files": done, "dry_run": device.dry_run}, steps, text=done, empty="all of it is here already")
 
 
 @app.command("rm")
+@on_device
 def remove_recordings(
     ctx: typer.Context,
+    device: Device,
     target: Target,
     names: Names,
     force: Annotated[bool, typer.Option("--force", help="delete locked recordings too")] = False,
-    user: UserOption = None,
-    identity: IdentityOption = None,
-    ask_password: AskPassword = False,
-    password_file: PasswordFile = None,
-    via: ViaOption = Way.auto,
-    dry_run: DryRun = False,
 ) -> None:
     """Delete recordings with their thumbnails; locked ones are skipped without --force.
 
@@ -140,9 +120,8 @@ def remove_recordings(
       meetingctl remote recordings rm demo-cam rec_20260117_143025.ts --yes
       meetingctl remote recordings rm demo-cam rec_20260117_143025.ts --dry-run
     """
-    run = of(ctx)
-    run.set_options(ssh_user=user, ssh_identity=identity)
-    if not dry_run:
+    run = device.run
+    if not device.dry_run:
         run.confirm(f"delete {len(names)} recordings of {target}?")
     answer: dict[str, Any] = {"deleted": [], "skipped_locked": [], "failed": {}}
 
@@ -152,14 +131,14 @@ def remove_recordings(
         rows = recordings.choose_recordings(await recordings.list_recordings(visit), names, target)
         steps = recordings.plan_remove(rows, force=force)
         answer["skipped_locked"] = [row["name"] for row in rows if row["name"] not in {step.on for step in steps}]
-        if steps and not dry_run:
+        if steps and not device.dry_run:
             reply = await recordings.remove_recordings(visit, [step.on for step in steps], force=force)
             answer.update({key: reply.get(key) or answer[key] for key in ("deleted", "failed")})
         return steps
 
-    facts, steps = _visit_one(run, target, work, via, ask_password, password_file)
+    facts, steps = _visit_one(device, target, work)
     done = [f"deleted {name}" for name in answer["deleted"]]
-    _show(run, {**facts, **answer, "dry_run": dry_run}, steps, text=done, empty="nothing to delete")
+    _show(run, {**facts, **answer, "dry_run": device.dry_run}, steps, text=done, empty="nothing to delete")
     for name in answer["skipped_locked"]:
         run.out.warn(f"{name} is locked", hint=run.line("remote", "recordings", "rm", target, name, "--force"))
     if answer["failed"]:
@@ -168,9 +147,7 @@ def remove_recordings(
         raise SomeFailed(f"{len(answer['failed'])} not deleted, first: {next(iter(answer['failed'].values()))}")
 
 
-def _visit_one(
-    run: Invocation, word: str, work: Any, via: Way, ask_password: bool, password_file: Path | None
-) -> tuple[dict[str, Any], Sequence[Step]]:
+def _visit_one(device: Device, word: str, work: Any) -> tuple[dict[str, Any], Sequence[Step]]:
     """Work on one device, and return what is told of it with the steps of the work."""
     from meetingctl.core.target import parse_target
 
@@ -179,8 +156,7 @@ def _visit_one(
     async def use(visit: Visit) -> tuple[dict[str, Any], Sequence[Step]]:
         return {"target": str(place), "route": route_json(visit.route)}, await work(visit)
 
-    with open_access(run, [place], read_password(run, ask_password, password_file)) as access:
-        return run_async(access.visit(place, use, via=via.value))
+    return device.visit(place, use)
 
 
 def _show(run: Invocation, facts: dict[str, Any], steps: Sequence[Step], *, text: Sequence[str], empty: str) -> None:
