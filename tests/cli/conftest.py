@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import subprocess
 import sys
 import time
@@ -65,6 +66,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run a server for all tests that add to it and take nothing away from others."""
     with running_server(tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture
+def own_name(request: pytest.FixtureRequest) -> str:
+    """Return a name that the shared server has not seen: of this test, and of this run of it."""
+    test = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:45].strip("-")
+    return f"t-{secrets.token_hex(4)}-{test}"
 
 
 @pytest.fixture

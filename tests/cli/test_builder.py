@@ -12,8 +12,8 @@ from .runner import Cli
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest) -> str:
-    return f"{request.node.name.replace('_', '-')[:60]}/d1"
+def place(own_name: str) -> str:
+    return f"{own_name}/d1"
 
 
 @pytest.fixture

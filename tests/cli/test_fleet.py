@@ -14,11 +14,10 @@ from .runner import Cli
 
 
 @pytest.fixture
-def device(admin: Cli, request: pytest.FixtureRequest) -> str:
+def device(admin: Cli, own_name: str) -> str:
     """Create a device that only this test uses."""
-    key = "t-" + request.node.name.replace("[", "-").replace("]", "")[:60]
-    assert admin("fleet", "create", key, "--type", "rpicam", "--distribution", "trixie").code == 0
-    return key
+    assert admin("fleet", "create", own_name, "--type", "rpicam", "--distribution", "trixie").code == 0
+    return own_name
 
 
 def test_some_failed_is_3_and_all_failed_keeps_its_code(admin: Cli, device: str) -> None:
@@ -134,7 +133,7 @@ def test_create_with_everything_made(admin: Cli) -> None:
         ["fleet", "heartbeat", "nobody"],
         ["fleet", "create", "{}", "--type", "t", "--distribution", "d"],
         ["tunnel", "open", "nobody", "ssh"],
-        ["tunnel", "close", "9059"],
+        ["tunnel", "close", "9099"],
         ["token", "revoke", "abc"],
     ],
 )
@@ -244,8 +243,8 @@ def test_what_a_tunnel_command_refuses(args: list[str], code: int, admin: Cli, d
     assert admin("tunnel", *(word.format(device) for word in args)).code == code
 
 
-def test_keys_and_their_roles(admin: Cli) -> None:
-    made = admin("token", "create", "watcher")
+def test_keys_and_their_roles(admin: Cli, own_name: str) -> None:
+    made = admin("token", "create", own_name)
     key = made.out.strip()
     assert key.startswith("mk_")
     assert key not in made.err
@@ -254,7 +253,7 @@ def test_keys_and_their_roles(admin: Cli) -> None:
     refused = viewer("fleet", "create", "--generate", "--json")
     assert (refused.code, refused.json["error"]["code"]) == (4, "forbidden")
     assert refused.json["error"]["message"].startswith("new device: ")
-    key_id = next(row["id"] for row in admin("token", "list", "--json").json if row["name"] == "watcher")
+    key_id = next(row["id"] for row in admin("token", "list", "--json").json if row["name"] == own_name)
     assert admin("token", "revoke", key_id).code == 2
     assert admin("token", "revoke", key_id, "--yes").code == 0
     assert viewer("whoami").code == 4

@@ -12,11 +12,10 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 
 @pytest.fixture
-def name(admin: Cli, request: pytest.FixtureRequest) -> str:
+def name(admin: Cli, own_name: str) -> str:
     """Create a device type that only this test uses."""
-    made = request.node.name.replace("[", "-").replace("]", "").replace("_", "-")[:60]
-    assert admin("fleet", "types", "create", made, "--prefix", "CAM", "--services", "ssh,http").code == 0
-    return made
+    assert admin("fleet", "types", "create", own_name, "--prefix", "CAM", "--services", "ssh,http").code == 0
+    return own_name
 
 
 @pytest.fixture
@@ -128,8 +127,8 @@ def test_a_distribution_makes_the_folder_of_its_type(admin: Cli, name: str, plac
         "files rm {name}/d1 kept.png",
     ],
 )
-def test_a_dry_run_changes_nothing(line: str, admin: Cli, tmp_path: Path) -> None:
-    name = "dry-" + "-".join(line.split()[:2])
+def test_a_dry_run_changes_nothing(line: str, admin: Cli, own_name: str, tmp_path: Path) -> None:
+    name = own_name
     file = tmp_path / "kept.png"
     file.write_bytes(PNG)
     assert admin("fleet", "types", "create", name, "--prefix", "CAM").code == 0

@@ -11,11 +11,10 @@ from .runner import Cli
 
 
 @pytest.fixture
-def device(admin: Cli, request: pytest.FixtureRequest) -> str:
+def device(admin: Cli, own_name: str) -> str:
     """Create a device that only this test uses."""
-    key = request.node.name.replace("_", "-")[:60]
-    assert admin("fleet", "create", key, "--type", "rpicam", "--distribution", "d1").code == 0
-    return key
+    assert admin("fleet", "create", own_name, "--type", "rpicam", "--distribution", "d1").code == 0
+    return own_name
 
 
 @pytest.fixture

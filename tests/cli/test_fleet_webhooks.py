@@ -13,23 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Server
 from .runner import Cli
 
 WAIT_S = 30.0
 
 
 @pytest.fixture
-def hook(admin: Cli, request: pytest.FixtureRequest) -> Iterator[str]:
+def hook(admin: Cli, own_name: str) -> Iterator[str]:
     """Add a webhook that leads nowhere; return its number."""
-    url = f"https://{request.node.name.replace('_', '-')[:60]}.invalid/in"
-    made = admin("fleet", "webhooks", "add", url, "--event", "rollout.paused", "--json").json
+    made = admin(
+        "fleet", "webhooks", "add", f"https://{own_name}.invalid/in", "--event", "rollout.paused", "--json"
+    ).json
     yield str(made["id"])
     admin("fleet", "webhooks", "rm", str(made["id"]), "--yes")
 
 
-def test_the_secret_is_the_only_output(admin: Cli, tmp_path: Path) -> None:
-    made = admin("fleet", "webhooks", "add", "https://only.invalid/")
+def test_the_secret_is_the_only_output(admin: Cli, own_name: str, tmp_path: Path) -> None:
+    made = admin("fleet", "webhooks", "add", f"https://{own_name}.invalid/")
     assert (made.code, made.out[:6], made.out.count("\n")) == (0, "whsec_", 1)
     number = made.err.split()[1].rstrip(";")
     again = admin("fleet", "webhooks", "update", number, "--new-secret")
@@ -72,26 +72,26 @@ def test_a_ping_tells_why_it_did_not_arrive(admin: Cli) -> None:
     receiver.server_close()
 
 
-def test_events_of_a_device(admin: Cli) -> None:
-    assert admin("fleet", "create", "events-1", "--type", "rpicam", "--distribution", "d1").code == 0
-    assert admin("fleet", "note", "events-1", "new").code == 0
-    rows = admin("fleet", "events", "--device", "events-1", "--json").json
+def test_events_of_a_device(admin: Cli, own_name: str) -> None:
+    assert admin("fleet", "create", own_name, "--type", "rpicam", "--distribution", "d1").code == 0
+    assert admin("fleet", "note", own_name, "new").code == 0
+    rows = admin("fleet", "events", "--device", own_name, "--json").json
     assert [row["event"] for row in rows][-1] == "device.note"
-    assert rows[0]["subject"] == "device:events-1"
-    newest = admin("fleet", "events", "--device", "events-1", "-n", "1", "--fields", "event", "-o", "plain")
+    assert rows[0]["subject"] == f"device:{own_name}"
+    newest = admin("fleet", "events", "--device", own_name, "-n", "1", "--fields", "event", "-o", "plain")
     assert newest.out == "device.note\n"
 
 
-def test_events_are_followed_until_the_end(admin: Cli, server: Server) -> None:
-    assert admin("fleet", "create", "events-2", "--type", "rpicam", "--distribution", "d1").code == 0
-    argv = [sys.executable, "-m", "meetingctl", "fleet", "events", "-f", "--device", "events-2", "-o", "ndjson"]
+def test_events_are_followed_until_the_end(admin: Cli, own_name: str) -> None:
+    assert admin("fleet", "create", own_name, "--type", "rpicam", "--distribution", "d1").code == 0
+    argv = [sys.executable, "-m", "meetingctl", "fleet", "events", "-f", "--device", own_name, "-o", "ndjson"]
     with subprocess.Popen(argv, env=admin.environment(), stdout=subprocess.PIPE, text=True) as following:
         lines: list[str] = []
         reader = threading.Thread(target=lambda: lines.extend(following.stdout or ()), daemon=True)
         reader.start()
         try:
             _until(lambda: lines, "the first events")
-            assert admin("fleet", "note", "events-2", "new").code == 0
+            assert admin("fleet", "note", own_name, "new").code == 0
             _until(lambda: any("device.note" in line for line in lines), "the new one")
         finally:
             following.send_signal(2)

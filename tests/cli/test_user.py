@@ -11,8 +11,8 @@ from .runner import Cli
 
 
 @pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    return request.node.name.replace("_", "-")[:60]
+def name(own_name: str) -> str:
+    return own_name
 
 
 def as_user(admin: Cli, server: Server, home: Path, token: str) -> Cli:
