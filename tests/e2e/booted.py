@@ -280,9 +280,24 @@ class BootedDevice:
 
     def boot(self) -> None:
         """Switch the power on and wait until the system is up. A restart inside starts it again."""
+        self._switch_on()
+        self.wait_up()
+
+    def _switch_on(self) -> None:
         self._is_wanted = True
         self._keeper = threading.Thread(target=self._keep, name=self._name, daemon=True)
         self._keeper.start()
+
+    def bring_up(self, *, prepare: Callable[[BootedDevice], object] = lambda device: None) -> None:
+        """Make it run at its cable, wherever a test left it: off, starting again, or unplugged.
+
+        `prepare` is called when the system runs and before it must be reached.
+        """
+        if self._keeper is None or not self._keeper.is_alive():
+            self._switch_on()
+        wait_until(lambda: self.state in {"running", "degraded"}, f"{self._name} booting", within_s=BOOT_S)
+        self.plug()
+        prepare(self)
         self.wait_up()
 
     def wait_up(self, *, within_s: float = BOOT_S) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from e2e.booted import booted_site, require_booted_device
 from e2e.world import User, wait_until
+from meetingctl.remote.network import FOLDER
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
@@ -14,17 +15,36 @@ RISK = ("--accept-risk", "lose-ssh")
 
 
 @pytest.fixture(scope="module")
-def site(require_program, tmp_path_factory):
+def booted(require_program, tmp_path_factory):
     require_booted_device(require_program)
     with booted_site(tmp_path_factory.mktemp("site"), 1) as site:
-        site.devices[0].do("nmcli", "connection", "add", *LAN, "ipv4.addresses", "192.168.1.202/24")
         yield site
 
 
-@pytest.fixture(scope="module")
-def network(site, tmp_path_factory):
+@pytest.fixture
+def site(booted):
+    """The device with both profiles as every test finds them, wherever the test before stopped."""
+    device = booted.devices[0]
+    device.bring_up(prepare=use_own_address)
+    device.ask("nmcli", "connection", "delete", "lan")
+    device.do("nmcli", "connection", "add", *LAN, "ipv4.addresses", "192.168.1.202/24")
+    return booted
+
+
+def use_own_address(device):
+    """End what is still to come of a change, and give the profile that leads to the device its address again."""
+    device.ask("systemctl", "stop", "meetingctl-network-*.timer", "meetingctl-network-*.service")
+    device.do("rm", "-rf", FOLDER)
+    if device.ask("nmcli", "-g", "ipv4.method", "connection", "show", "host0").stdout != b"manual\n":
+        words = ("host0", "ipv4.method", "manual", "ipv4.addresses", f"{device.address}/24")
+        device.do("nmcli", "connection", "modify", *words)
+        device.do("nmcli", "connection", "up", "host0")
+
+
+@pytest.fixture
+def network(site, tmp_path):
     """Run `remote network` for the device and return its JSON."""
-    operator = User(tmp_path_factory.mktemp("home"))
+    operator = User(tmp_path / "home")
 
     def run(verb, *args, code=0):
         target, options = site.devices[0].target, site.access.options
