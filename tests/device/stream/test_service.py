@@ -149,6 +149,7 @@ def test_viewers_that_come_and_go_leave_nothing_behind(plain_stream: Stream) -> 
 
 
 def test_a_viewer_over_udp_that_is_killed_is_forgotten(plain_stream: Stream, tmp_path: Path) -> None:
+    wait_until(lambda: plain_stream.status()["clients"] == 0, "the viewers of the test before have left")
     with viewer(plain_stream.url(), tmp_path / "out.ts", transport="udp") as process:
         wait_until(lambda: size_of(tmp_path / "out.ts") > 0, "the viewer plays")
         assert plain_stream.status()["clients"] == 1
