@@ -56,18 +56,40 @@ class IdleSession:
 
     process: subprocess.Popen[bytes]
     started_s: float
+    is_spent: bool = False
+
+
+def open_idle_session(world: World) -> IdleSession:
+    argv = ["ssh", *world.ssh_options(), HOST, "echo ready; read line; echo $line back"]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return IdleSession(process, time.monotonic())
+
+
+def close_idle_session(session: IdleSession) -> None:
+    with session.process as process:
+        process.kill()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def idle_session(request: pytest.FixtureRequest) -> Iterator[IdleSession | None]:
+def first_idle_session(request: pytest.FixtureRequest) -> Iterator[IdleSession | None]:
     """Open the idle session before the first test of this folder, when its test is among those that run."""
     if not any(item.get_closest_marker("idle_session") for item in request.session.items):
         yield None
         return
-    world = request.getfixturevalue("world")
-    argv = ["ssh", *world.ssh_options(), HOST, "echo ready; read line; echo $line back"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield IdleSession(process, time.monotonic())
-        process.kill()
+    session = open_idle_session(request.getfixturevalue("world"))
+    yield session
+    close_idle_session(session)
+
+
+@pytest.fixture
+def idle_session(first_idle_session: IdleSession, world: World) -> Iterator[IdleSession]:
+    """The session of the beginning, once; a second try has to wait with one of its own."""
+    if not first_idle_session.is_spent:
+        first_idle_session.is_spent = True
+        yield first_idle_session
+        return
+    session = open_idle_session(world)
+    yield session
+    close_idle_session(session)
