@@ -149,6 +149,22 @@ def test_a_refusal_names_the_role_that_is_needed(peer: Peer) -> None:
             client.delete_device("cam-7")
 
 
+def test_a_hint_in_the_header_is_heard_where_we_have_none(peer: Peer) -> None:
+    peer.says(409, {"error": "A rollout runs on this channel"}, X_Hint="meetingctl fleet rollout status 3")
+    peer.says(404, {"error": "Device not found"}, X_Hint="ask the north site")
+    peer.says(409, {"error": "Webhook is off"}, X_Hint="x" * 5000)
+    with FleetClient(peer.url) as client:
+        with pytest.raises(Conflict) as running:
+            client.rollouts.start({})
+        with pytest.raises(NotFound) as absent:
+            client.get_device("cam-7")
+        with pytest.raises(Conflict) as flooded:
+            client.request("POST", "/api/x", json={})
+    assert running.value.hint == "meetingctl fleet rollout status 3"
+    assert absent.value.hint == "meetingctl fleet list"
+    assert flooded.value.hint is None
+
+
 def test_the_hint_of_the_server_comes_first(peer: Peer) -> None:
     peer.says(403, {"error": "Device not authorized", "hint": "ask the north site"})
     with FleetClient(peer.url) as client, pytest.raises(Forbidden) as caught:

@@ -286,3 +286,21 @@ def test_health_is_503_while_the_database_is_gone(postgres: Postgres, postgres_f
     postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     assert postgres_fleet.call("GET", "/api/health").status_code == 200
     assert postgres_fleet.device("cam-9") == "cam-9", "the writer came back too"
+
+
+OURS = {"user-agent": "meetingctl/9.9"}
+
+
+def test_our_own_client_gets_the_hint_in_a_header(fleet: Fleet) -> None:
+    path = "/api/admin/rollouts?state=odd"
+    ours, other = (fleet.call("GET", path, key=fleet.admin, headers=headers) for headers in (OURS, {}))
+    assert ours.headers["x-hint"].startswith("use preparing, ")
+    assert "x-hint" not in other.headers
+    assert ours.content == other.content
+    assert set(ours.json()) == {"ok", "error", "message"}
+
+
+def test_a_hint_never_breaks_the_header(fleet: Fleet) -> None:
+    answer = fleet.call("DELETE", "/api/devices/cam-\u00e9", key=fleet.admin, headers=OURS)
+    assert answer.status_code in (400, 404)
+    assert len(answer.headers.get("x-hint", "")) <= 200

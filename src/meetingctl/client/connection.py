@@ -22,7 +22,7 @@ import httpx
 from meetingctl import __version__
 from meetingctl.core.errors import Busy, InvalidInput, MeetingctlError, Unreachable
 from meetingctl.core.net import is_loopback
-from meetingctl.core.refusal import explain_refusal, lower_first
+from meetingctl.core.refusal import HINT_HEADER, explain_refusal, lower_first, read_hint
 from meetingctl.core.replies import decode_json, find_fault
 from meetingctl.core.secret import Secret
 
@@ -261,7 +261,8 @@ class Connection:
     def raise_for(self, reply: Reply, subject: str | None, method: str, path: str) -> NoReturn:
         text, hint = _error_text(reply)
         text = text or f"{method} {self.base_url}{path} answered {reply.status}"
-        error = explain_refusal(reply.status, text, subject=subject, role=_needed_role(reply.headers), hint=hint)
+        role, spare_hint = _needed_role(reply.headers), read_hint(reply.headers.get(HINT_HEADER))
+        error = explain_refusal(reply.status, text, subject=subject, role=role, hint=hint, spare_hint=spare_hint)
         if isinstance(error, Busy):
             error.retry_after_s = round(_retry_after_s(reply.headers) or 1)
             error.hint = error.hint or f"try again in {error.retry_after_s} s"

@@ -91,7 +91,8 @@ def _on_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, MeetingctlError):
         raise error
     note_refusal(request, error)
-    return JSONResponse(error_body(error, request.url.path), error.http_status, error_headers(error))
+    headers = error_headers(error, request.headers.get("user-agent", ""))
+    return JSONResponse(error_body(error, request.url.path), error.http_status, headers)
 
 
 def _on_http_error(request: Request, error: Exception) -> JSONResponse:

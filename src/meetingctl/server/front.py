@@ -21,6 +21,7 @@ import msgspec
 from meetingctl.core.errors import AuthError, Busy, Forbidden, InvalidInput, MeetingctlError, TooLarge
 from meetingctl.core.log import request_id as logged_request_id
 from meetingctl.core.net import address_in, is_address, parse_address, parse_networks
+from meetingctl.core.refusal import HINT_HEADER, hint_for_afar
 from meetingctl.server.devices.heartbeat import BODY_CAP_BYTES as HEARTBEAT_CAP_BYTES
 from meetingctl.server.state import ServerState
 
@@ -96,10 +97,10 @@ class Front:
                 await self._app(scope, _bounded(scope, receive, _cap_bytes(scope["path"]), _is_upload(scope)), answer)
                 route = getattr(scope.get("route"), "path", "unmatched")
         except MeetingctlError as exc:
-            await answer.error(exc, scope["path"])
+            await answer.error(exc, scope)
         except Exception:  # the boundary of the API: a bug is logged with its traceback, the caller gets a plain answer
             log.exception("request failed", extra={"method": scope["method"], "path": scope["path"]})
-            await answer.error(MeetingctlError("Internal error"), scope["path"])
+            await answer.error(MeetingctlError("Internal error"), scope)
         finally:
             logged_request_id.reset(token)
             if answer.status:
@@ -284,9 +285,10 @@ class _Answer:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": payload})
 
-    async def error(self, error: MeetingctlError, path: str) -> None:
-        extra = tuple((name.encode(), value.encode()) for name, value in error_headers(error).items())
-        await self.json(error.http_status, msgspec.json.encode(error_body(error, path)), extra)
+    async def error(self, error: MeetingctlError, scope: Scope) -> None:
+        agent = dict(scope["headers"]).get(b"user-agent", b"").decode("latin-1")
+        extra = tuple((name.encode(), value.encode()) for name, value in error_headers(error, agent).items())
+        await self.json(error.http_status, msgspec.json.encode(error_body(error, scope["path"])), extra)
 
 
 def error_body(error: MeetingctlError, path: str) -> dict[str, Any]:
@@ -308,8 +310,13 @@ _ADMIN_CODES = {
 }
 
 
-def error_headers(error: MeetingctlError) -> dict[str, str]:
-    """Return the headers that belong to an error."""
+def error_headers(error: MeetingctlError, user_agent: str) -> dict[str, str]:
+    """Return the headers that belong to an error. Our own client gets the hint too; others are answered as ever."""
+    hint = hint_for_afar(error.hint) if user_agent.startswith("meetingctl/") else None
+    return _headers_of(error) | ({HINT_HEADER: hint} if hint else {})
+
+
+def _headers_of(error: MeetingctlError) -> dict[str, str]:
     if isinstance(error, Busy):
         return {"retry-after": str(error.retry_after_s)}
     if isinstance(error, Forbidden):

@@ -264,7 +264,9 @@ def _check_local_ports(request: Request, principal: Principal, wanted: dict[str,
     """Keep operators to the ports that a relay may reach. Raises: Forbidden."""
     allowed = {*server_of(request).settings.tunnel_relay_ports, *DEFAULT_LOCAL_PORTS.values()}
     if not principal.has_role(Role.ADMIN) and not allowed.issuperset(wanted.values()):
-        raise Forbidden("Local port not allowed", hint="MEETINGCTL_TUNNEL_RELAY_PORTS lists the allowed ones")
+        raise Forbidden(
+            "Local port not allowed", hint="MEETINGCTL_TUNNEL_RELAY_PORTS of the server lists the allowed ones"
+        )
 
 
 def _check_names(names: Any, allowed: tuple[str, ...]) -> None:

@@ -208,7 +208,7 @@ def _check_old_password(request: Request, row: sa.RowMapping, old: str) -> None:
         credentials.check_limits(subject, facts.peer)
         if not is_right(row["password_hash"], old):
             credentials.refuse(Credentials(old, "", facts.peer, facts.request_id), subject)
-            raise Forbidden("Wrong password", hint="your own new password takes the old one, as old_password")
+            raise Forbidden("Wrong password", hint="your own new password takes the old one too")
 
 
 @router.post("/api/users/{id}/token", **describe(TokenReply, 404))

@@ -239,7 +239,9 @@ def get_host_keys(request: Request) -> Response:
     host = urlsplit(server_url(request, settings.public_url)).hostname or "localhost"
     lines = [f"{host} {key.text}\n" for key in server_key.read_host_keys(settings.ssh_host_keys)]
     if not lines:
-        raise NotFound("No host key", hint="MEETINGCTL_SSH_HOST_KEYS names the public host keys of sshd")
+        raise NotFound(
+            "No host key", hint="set MEETINGCTL_SSH_HOST_KEYS of the server: the public host keys of its sshd"
+        )
     return Response("".join(lines), media_type="text/plain")
 
 
@@ -306,7 +308,9 @@ def get_private_ppk(request: Request, device_key: str, principal: Keeper) -> Res
     server, actor = server_of(request), actor_of(request, principal)
     folder = server.settings.device_private_keys_dir
     if folder is None:
-        raise Forbidden("Disabled", hint="MEETINGCTL_DEVICE_PRIVATE_KEYS_DIR names the folder of private keys")
+        raise Forbidden(
+            "Disabled", hint="set MEETINGCTL_DEVICE_PRIVATE_KEYS_DIR of the server: the folder of private keys"
+        )
     with server.database.read() as connection:
         store.find_key(connection, device_key)
     try:

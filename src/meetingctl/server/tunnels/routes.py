@@ -274,7 +274,9 @@ def _relay_port(server: ServerState, port: Any) -> int:
     if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
         raise InvalidInput("Missing relay port")
     if port not in server.settings.tunnel_relay_ports:
-        raise Forbidden("Relay port not allowed", hint="MEETINGCTL_TUNNEL_RELAY_PORTS lists the allowed ones")
+        raise Forbidden(
+            "Relay port not allowed", hint="MEETINGCTL_TUNNEL_RELAY_PORTS of the server lists the allowed ones"
+        )
     return port
 
 
