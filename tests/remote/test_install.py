@@ -140,7 +140,7 @@ def test_a_machine_that_cannot_stage_files_is_refused_before_anything_is_sent(
     if fill:
         flashed.path("/tmp/filler").write_bytes(b"x" * fill)
     line = words(flashed, "--from", str(package))
-    for more in (("--dry-run",), ("--dry-run", "--transfer-only"), ()):
+    for more in (("--dry-run",), ()):
         refused = here(*line, *more)
         assert refused.code == 1, refused.out + refused.err
         assert says in refused.err

@@ -3,6 +3,7 @@ import hashlib
 import socket
 import time
 
+import asyncssh
 import pytest
 
 from meetingctl.core.errors import AuthError, ConfigError, HostKeyChanged, TransportLost, Unreachable
@@ -53,6 +54,29 @@ def test_the_first_contact_pins_the_key_and_says_so_once(device, pins):
     assert device.offered.fingerprint in notes[0]
     run(device, pins, "true", stdout=out.append, notes=notes)
     assert len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("offered", "taken"),
+    [
+        ((), "aes128-gcm@openssh.com"),
+        (["chacha20-poly1305@openssh.com"], "chacha20-poly1305@openssh.com"),
+        (["aes256-ctr"], "aes256-ctr"),
+    ],
+)
+def test_the_cheapest_cipher_is_taken_that_the_device_offers(device, pins, offered, taken):
+    keys = asyncssh.import_authorized_keys(device.identity.with_name("id.pub").read_text())
+
+    async def main():
+        async with asyncssh.listen(
+            "127.0.0.1", 0, server_host_keys=[device.host_key], authorized_client_keys=keys, encryption_algs=offered
+        ) as acceptor:
+            route = Route("127.0.0.1", acceptor.get_port(), "direct", "test")
+            login = Login("anyone", device.identity)
+            async with connect(TARGET, route, login=login, pins=pins, connect_s=20, note=print) as connection:
+                return connection.get_extra_info("send_cipher"), connection.get_extra_info("recv_cipher")
+
+    assert asyncio.run(main()) == (taken, taken)
 
 
 def test_another_key_than_the_pinned_one_is_refused(device, pins, tmp_path):
