@@ -16,7 +16,7 @@ import pytest
 
 from meetingctl.core.errors import Busy, Forbidden, InvalidInput, MeetingctlError, NotFound
 from meetingctl.device.stream.control import ControlSocket, ask_daemon
-from meetingctl.device.stream.http import LoopbackHttp, Routes, answer, check_caller
+from meetingctl.device.stream.http import LoopbackHttp, Routes, Waiting, answer, check_caller
 from meetingctl.device.stream.motion import Motion
 from meetingctl.device.system import System
 
@@ -122,6 +122,73 @@ def test_the_server_turns_errors_into_answers() -> None:
             LoopbackHttp("127.0.0.1", server.port, routes(), on_close=lambda: None)
     finally:
         server.close()
+
+
+def many_slow(port: int, count: int, sent: bytes) -> list[socket.socket]:
+    slow = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(count)]
+    for connection in slow:
+        connection.sendall(sent)
+    return slow
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /status HT", b"POST /motion HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"]
+)
+def test_many_slow_connections_keep_nobody_else_out(sent: bytes) -> None:
+    server = LoopbackHttp("127.0.0.1", 0, routes(), on_close=lambda: None)
+    slow: list[socket.socket] = []
+    try:
+        slow = many_slow(server.port, 64, sent)
+        for _ in range(3):
+            assert get(f"http://127.0.0.1:{server.port}/status") == (200, b'{"clients": 1}')
+    finally:
+        for connection in slow:
+            connection.close()
+        server.close()
+
+
+def test_answers_that_nobody_fetches_keep_nobody_else_out() -> None:
+    picture = bytes(16 * 1024 * 1024)
+    server = LoopbackHttp("127.0.0.1", 0, routes(snapshot=lambda: picture), on_close=lambda: None)
+    slow: list[socket.socket] = []
+    try:
+        slow = many_slow(server.port, 64, b"GET /snapshot.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert get(f"http://127.0.0.1:{server.port}/status")[0] == 200
+    finally:
+        for connection in slow:
+            connection.close()
+        server.close()
+
+
+def test_who_drips_is_cut_off_and_who_works_is_not() -> None:
+    now_s = [0.0]
+    waiting = Waiting(2, 20.0, now_s=lambda: now_s[0])
+    pairs = [socket.socketpair() for _ in range(4)]
+    ours = [pair[0] for pair in pairs]
+    try:
+        waiting.add(ours[0])
+        with waiting.paused(ours[0]):
+            for connection in ours[1:3]:
+                waiting.add(connection)
+            waiting.add(ours[3])
+            now_s[0] = 19.0
+            waiting.cut_late()
+            assert [is_cut(pair[1]) for pair in pairs] == [False, True, False, False]
+            waiting.forget(ours[3])
+        now_s[0] = 20.0
+        waiting.cut_late()
+        assert [is_cut(pair[1]) for pair in pairs] == [False, True, True, False]
+    finally:
+        for connection in (one for pair in pairs for one in pair):
+            connection.close()
+
+
+def is_cut(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
 
 
 def test_the_socket_answers_one_line_and_passes_errors_on(tmp_path: Path) -> None:
