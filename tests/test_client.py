@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -480,3 +482,12 @@ def test_health_compares_clocks(peer: Peer) -> None:
 def test_pauses_stay_below_the_cap(attempt: int) -> None:
     assert all(0 <= choose_wait_s(attempt, None) <= client_module.BACKOFF_CAP_S for _ in range(50))
     assert choose_wait_s(attempt, 7.0) == 7.0
+
+
+def test_it_loads_no_library_that_writes_to_a_terminal() -> None:
+    program = (
+        "import sys, meetingctl.client; loaded = {'rich', 'pygments', 'click', 'httpx._main'} & set(sys.modules); "
+        "assert not loaded, loaded; import httpx; httpx.Client().close()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -17,9 +17,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, NoReturn, Self
 from urllib.parse import urlsplit
 
-import httpx
-
 from meetingctl import __version__
+from meetingctl.client.lean_httpx import httpx
 from meetingctl.core.errors import Busy, InvalidInput, MeetingctlError, Unreachable
 from meetingctl.core.net import is_loopback
 from meetingctl.core.refusal import HINT_HEADER, explain_refusal, lower_first, read_hint
