@@ -277,7 +277,7 @@ _meetingctl_options() {
     'db restore') words='--data --db --dry-run -h --help' ;;
     'db copy') words='--dry-run -h --help' ;;
     'db import-mysql') words='--data --db --dry-run -h --help' ;;
-    'db check') words='--data --db -h --help' ;;
+    'db check') words='--data --db --checksums -h --help' ;;
     'db query') words='--data --db --fields --filter -h --help' ;;
   esac
   printf '%s' "$words --color --config --json --no-input -o --output --profile -q --quiet --server-url --timeout -v --verbose -y --yes"

@@ -1504,6 +1504,7 @@ complete -c meetingctl -n '__meetingctl_at "db import-mysql"' -l dry-run -d 'sho
 complete -c meetingctl -n '__meetingctl_at "db import-mysql"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "db check"' -l data -r -F -d 'where the data lives'
 complete -c meetingctl -n '__meetingctl_at "db check"' -l db -x -d 'PostgreSQL instead of SQLite in --data'
+complete -c meetingctl -n '__meetingctl_at "db check"' -l checksums -d 'read the files and compare their checksums'
 complete -c meetingctl -n '__meetingctl_at "db check"' -s h -l help -d 'Show this message and exit.'
 complete -c meetingctl -n '__meetingctl_at "db query"' -l data -r -F -d 'where the data lives'
 complete -c meetingctl -n '__meetingctl_at "db query"' -l db -x -d 'PostgreSQL instead of SQLite in --data'

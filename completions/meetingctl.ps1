@@ -270,7 +270,7 @@ $MeetingctlOptions = @{
     'db restore' = @('--data', '--db', '--dry-run', '-h', '--help')
     'db copy' = @('--dry-run', '-h', '--help')
     'db import-mysql' = @('--data', '--db', '--dry-run', '-h', '--help')
-    'db check' = @('--data', '--db', '-h', '--help')
+    'db check' = @('--data', '--db', '--checksums', '-h', '--help')
     'db query' = @('--data', '--db', '--fields', '--filter', '-h', '--help')
 }
 $MeetingctlGlobals = @('--color', '--config', '--json', '--no-input', '-o', '--output', '--profile', '-q', '--quiet', '--server-url', '--timeout', '-v', '--verbose', '-y', '--yes')

@@ -80,6 +80,26 @@ def test_check_compares_the_files_with_the_tables(any_fleet: Fleet) -> None:
     }
 
 
+def test_checksums_find_a_file_of_the_same_size(any_fleet: Fleet) -> None:
+    place = {"devicetype": "rpi", "distribution": "d1"}
+    for path in ("create-type", "create-distribution"):
+        any_fleet.call("POST", f"/api/flash/{path}", key=any_fleet.admin, json=place)
+    for name in ("a.bin", "b.bin", "c.bin"):
+        sent = {"data": place, "files": {"file": (name, b"right")}}
+        assert any_fleet.call("POST", "/api/flash/upload", key=any_fleet.admin, **sent).status_code == 200
+    settings, data_dir = settings_of(any_fleet), any_fleet.data_dir
+    assert admin.check(settings, data_dir, checksums=True)["problems"] == []
+    folder = data_dir / "storage/rpi/d1"
+    (folder / "b.bin").chmod(0o600)
+    (folder / "b.bin").write_bytes(b"wrong")
+    (folder / "c.bin").unlink()
+    missing = "files: storage/rpi/d1/c.bin: the file is missing"
+    assert admin.check(settings, data_dir)["problems"] == [missing]
+    checked = admin.check(settings, data_dir, checksums=True)
+    assert checked["ok"] is False
+    assert checked["problems"] == [missing, "files: storage/rpi/d1/b.bin: other content than recorded"]
+
+
 def test_check_finds_a_damaged_file(tmp_path: Path) -> None:
     admin.migrate(SQLITE, tmp_path)
     with sqlite3.connect(tmp_path / "meetingctl.db") as database:

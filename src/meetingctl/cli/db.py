@@ -193,16 +193,24 @@ def import_mysql(
 
 
 @app.command("check")
-def check_database(ctx: typer.Context, data: DataDir = None, db: DbUrl = None) -> int:
+def check_database(
+    ctx: typer.Context,
+    data: DataDir = None,
+    db: DbUrl = None,
+    checksums: Annotated[bool, typer.Option("--checksums", help="read the files and compare their checksums")] = False,
+) -> int:
     """Check the database for damage, and the stored files against it; exit code 1 when something is wrong.
+
+    Without --checksums the files are looked for, but not read.
 
     Examples:
       meetingctl db check
+      meetingctl db check --checksums
     """
     from meetingctl.server.db.admin import check
 
     run = _at(ctx, data, db)
-    report = check(run.settings, run.data_dir)
+    report = check(run.settings, run.data_dir, checksums=checksums)
     run.out.record(report)
     return 0 if report.get("ok") else 1
 

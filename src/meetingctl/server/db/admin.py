@@ -75,8 +75,11 @@ def _size_bytes(connection: sa.Connection, url: sa.URL) -> int:
     return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
 
 
-def check(settings: Settings, data_dir: Path) -> dict[str, Any]:
-    """Check integrity, references, revision, the audit chain and the files. Returns {ok, problems, audit_records}."""
+def check(settings: Settings, data_dir: Path, *, checksums: bool = False) -> dict[str, Any]:
+    """Check integrity, references, revision, the audit chain and the files. Returns {ok, problems, audit_records}.
+
+    With `checksums` every byte of the files is read.
+    """
     problems: list[str] = []
     with _opened(settings, data_dir) as (database, _), database.read() as connection:
         if database.dialect == "sqlite":
@@ -97,6 +100,8 @@ def check(settings: Settings, data_dir: Path) -> dict[str, Any]:
         if first_bad is not None:
             problems.append(f"audit: record {first_bad} does not fit the chain")
         problems += _check_files(data_dir, connection)
+        if checksums:
+            problems += _check_contents(data_dir, database, connection)
     return {"ok": not problems, "problems": problems, "audit_records": records}
 
 
@@ -120,7 +125,7 @@ def _check_postgresql(connection: sa.Connection) -> list[str]:
 
 
 def _check_files(data_dir: Path, connection: sa.Connection) -> list[str]:
-    """Say where the files below the data directory are not what the tables tell; their content is not read.
+    """Say where the files below the data directory are not what the tables tell, without reading their content.
 
     What a running server may still be receiving is left out until it is stale.
     """
@@ -134,6 +139,32 @@ def _check_files(data_dir: Path, connection: sa.Connection) -> list[str]:
     faults = published.find_missing(data_dir, connection)
     faults += published.find_orphans(data_dir, connection, older_than_ms=STALE_MS)
     return problems + [f"files: {PUBLISHED}/{fault['name']}: {fault['fault']}" for fault in faults]
+
+
+def _check_contents(data_dir: Path, database: Database, connection: sa.Connection) -> list[str]:
+    """Say which files are not what was recorded; those that are missing are told elsewhere."""
+    from meetingctl.server.db.backup import files_of
+
+    faults = {entry: fault for entry in files_of(data_dir, connection) if (fault := _content_fault(data_dir, *entry))}
+    if faults:  # what the server has replaced or removed meanwhile is no damage
+        with database.read() as later:
+            recorded = set(files_of(data_dir, later))
+        faults = {entry: fault for entry, fault in faults.items() if entry in recorded}
+    return [f"files: {name}: {fault}" for (name, _), fault in faults.items()]
+
+
+def _content_fault(data_dir: Path, name: str, sha256: str | None) -> str | None:
+    from meetingctl.server.updates.releases import hash_file
+
+    if not sha256:
+        return None
+    try:
+        found = hash_file(data_dir / name)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        return exc.strerror or "cannot be read"
+    return None if found == sha256 else "other content than recorded"
 
 
 def query(settings: Settings, data_dir: Path, sql: str) -> list[dict[str, Any]]:
