@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,6 +46,8 @@ _ORDER = (
     "waits_for",
     "reason",
 )
+
+_LIVE = ("preparing", "running", "paused")
 
 RolloutId = Annotated[int, typer.Argument(metavar="ID", min=1, help="number of the rollout", show_default=False)]
 
@@ -102,6 +104,7 @@ def start_rollout(
     with run.open_client() as client:
         if dry_run:
             client.releases.verify(read_release(run, release))
+            _refuse_second(client, body)
             tell_plan(run, "roll out", release, channel=channel, selector=chosen, plan=plan)
             return
         item = client.rollouts.start(body)
@@ -193,16 +196,45 @@ def abort_rollout(ctx: typer.Context, rollout: RolloutId, dry_run: DryRun = Fals
     run = of(ctx)
     if not dry_run:
         run.confirm(f"abort rollout {rollout}? Its devices go back to the former version.")
-    _act(run, "abort", rollout, lambda client: client.rollouts.abort(rollout), dry_run)
+    _act(run, "abort", rollout, lambda client: client.rollouts.abort(rollout), dry_run, only_in=_LIVE)
 
 
 app.command("drive")(fleet_rollout_drive.drive_rollout)
 
 
-def _act(run: Invocation, verb: str, rollout: int, act: Callable[[FleetClient], JsonObject], dry_run: bool) -> None:
+def _refuse_second(client: FleetClient, body: Mapping[str, Any]) -> None:
+    """Refuse as the server would when another rollout has not ended on the channel. Raises: Conflict."""
+    from meetingctl.core.refusal import explain_refusal
+
+    place = ("device_type", "distribution", "channel")
+    for item in client.rollouts.list(state="live"):
+        if all(item.get(name) == body[name] for name in place):
+            hint = f"meetingctl fleet rollout status {item['id']}"
+            raise explain_refusal(409, "A rollout runs on this channel", subject="rollout", hint=hint)
+
+
+def _refuse_state(item: JsonObject, states: Sequence[str]) -> None:
+    """Refuse as the server would in any other state. Raises: Conflict."""
+    from meetingctl.core.refusal import explain_refusal
+
+    if item.get("state") not in states:
+        hint = f"meetingctl fleet rollout status {item['id']}"
+        raise explain_refusal(409, f"The rollout is {item.get('state')}", subject=f"rollout {item['id']}", hint=hint)
+
+
+def _act(
+    run: Invocation,
+    verb: str,
+    rollout: int,
+    act: Callable[[FleetClient], JsonObject],
+    dry_run: bool,
+    only_in: Sequence[str] | None = None,
+) -> None:
     with run.open_client() as client:
         if dry_run:
-            client.rollouts.show(rollout)
+            item = client.rollouts.show(rollout)
+            if only_in is not None:
+                _refuse_state(item, only_in)
             tell_plan(run, verb, f"rollout {rollout}")
             return
         item = act(client)
