@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
 OUR_UNITS = (STREAM_UNIT, RECORDER_UNIT, WATCHDOG_UNIT, ONVIF_UNIT, TUNNEL_AGENT_UNIT)
 ALL_WELL = dict.fromkeys(("units", "disk", "clock", "rtsp", "onvif", "agent", "heartbeat"), True)
 CUT_S = 20.0
+CUT = "pulls a cable"
+KEPT = "/root/kept.tar"
 
 
 def end_of(process, within_s=400):
@@ -44,7 +46,7 @@ def cut_during(device, is_time, *, back_after_s=None):
             time.sleep(back_after_s)  # the length of the outage is what is tested
             device.plug()
 
-    thread = threading.Thread(target=cut)
+    thread = threading.Thread(target=cut, name=CUT)
     thread.start()
     return thread
 
@@ -61,8 +63,37 @@ def wait_well(fleet, *keys, within_s=90):
             raise AssertionError(f"{error}: {fleet.said}") from None
 
 
+def bring_back(fleet):
+    """Undo what a test left half done: power, cable, configuration and release."""
+    for thread in threading.enumerate():
+        if thread.name == CUT:
+            thread.join()
+    lost = []
+    for key in KEYS:
+        device = fleet.device(key)
+        device.bring_up()
+        if not device.path("/etc/rpi-cam/meeting.json").exists():
+            device.do("tar", "-C", "/etc", "-xpf", KEPT)
+            device.do("systemctl", "restart", *OUR_UNITS)
+            lost.append(key)
+        if fleet.version(key) != FIRST:
+            wait_until(
+                lambda device=device: status_of(device) != "applying", "an update coming to its end", within_s=180
+            )
+            fleet.remote("update", key, "--from", str(fleet.packages.of(FIRST)))
+            lost.append(key)
+    wait_well(fleet, *lost)
+
+
+@pytest.fixture
+def fleet(fleet_as_made):
+    """Both cameras, well and with the first release before and after every test."""
+    yield fleet_as_made
+    bring_back(fleet_as_made)
+
+
 @pytest.fixture(scope="module")
-def fleet(require_program, tmp_path_factory):
+def fleet_as_made(require_program, tmp_path_factory):
     """Both are installed at once; to the second the link is lost for good, and the same command goes on later."""
     require_booted_device(require_program)
     with booted_fleet(tmp_path_factory.mktemp("fleet")) as fleet:
@@ -82,6 +113,8 @@ def fleet(require_program, tmp_path_factory):
         fleet.went_on = fleet.remote("install", *fleet.install_words("cam-2"))
         fleet.installed = end_of(fleet.began)
         wait_well(fleet, *KEYS)
+        for key in KEYS:
+            fleet.device(key).do("tar", "-C", "/etc", "-cpf", KEPT, "rpi-cam")
         yield fleet
 
 
