@@ -2,12 +2,10 @@
 
 import hashlib
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from e2e.conftest import idle_s
 from e2e.world import HOST, Sshd, World, own_address, running
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
@@ -54,17 +52,6 @@ def test_20_sessions_live_at_once(world):
         for session in sessions:
             session.kill()
             session.communicate()
-
-
-@pytest.mark.idle_session
-def test_a_session_survives_minutes_of_silence(idle_session):
-    left_s = idle_session.started_s + idle_s() - time.monotonic()
-    if left_s > 0:
-        with pytest.raises(subprocess.TimeoutExpired):
-            idle_session.process.wait(left_s)
-    out, _ = idle_session.process.communicate(b"still\n", timeout=30)
-    assert out == b"still back\n"
-    assert idle_session.process.returncode == 0
 
 
 def test_remote_run_goes_through_the_tunnel_and_then_directly(world):
