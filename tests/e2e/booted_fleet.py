@@ -66,11 +66,11 @@ class Packages:
                 for old in cache.glob("wheels-*"):
                     shutil.rmtree(old)
                 partial = kept.with_suffix(".partial")
+                partial.mkdir(exist_ok=True)
                 with tarfile.open(self._bundle("0.0.1", ours, out=self.folder / "fetched")) as package:
-                    wanted = [member for member in package if member.name.startswith(WHEELS)]
-                    for member in wanted:
-                        member.name = Path(member.name).name
-                    package.extractall(partial, wanted, filter="data")
+                    for member in package:
+                        if member.name.startswith(WHEELS) and (file := package.extractfile(member)):
+                            (partial / Path(member.name).name).write_bytes(file.read())
                 (partial / ours.name).unlink()
                 partial.rename(kept)
         return kept
