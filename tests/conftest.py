@@ -23,16 +23,3 @@ def require_program() -> Callable[..., str]:
         return path
 
     return require
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests that drive other programs a second try in CI: a starved machine delays them past any bound.
-
-    A second failure fails the run, and the summary names every test that needed it.
-    """
-    if os.environ.get("CI") == "true":
-        for item in items:
-            if any(item.get_closest_marker(name) for name in ("real", "gst", "idle_session")) or "/e2e/" in str(
-                item.path
-            ):
-                item.add_marker(pytest.mark.flaky(reruns=1))
